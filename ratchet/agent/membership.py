@@ -173,7 +173,7 @@ class Membership:
         self._undeclared.pop((entry.attachment, end.link), None)
 
     def _renamed(self, end: HeldEnd, own: Iterable[OwnEnd]) -> HeldEnd | None:
-        """The end, as it was declared when it was taken, under the name of its link's record.
+        """The end, as it was declared when it was taken, under the name and in the wiring of its link's record.
 
         None if the pod is to have no such link.
         """
@@ -181,7 +181,8 @@ class Membership:
         if link is None:
             return None
         recorded = self.store.as_recorded(link)
-        return replace(end, wanted=replace(end.wanted, name=recorded.name, schema=recorded.schema))
+        wanted = replace(end.wanted, name=recorded.name, schema=recorded.schema, wiring=recorded.wiring)
+        return replace(end, wanted=wanted)
 
     def _remove_end(self, entry: SandboxEntry, end: HeldEnd, reason: str, renamed: HeldEnd | None = None) -> None:
         """Remove an end's interface, and the end from its record. `renamed` replaces it in the journal."""
@@ -248,7 +249,7 @@ class Membership:
             if record is None or not record.holds(Side.PRIMARY, entry.attachment.container_id):
                 continue
             wanted = by_record.get(end.link)
-            if words := edits(record, wanted.link if wanted is not None else None, refusal):
+            if words := edits(record, wanted, refusal):
                 text = f"link {end.link} {wants_restart(record, words)}"
                 self.announcer.event(pod.ref, Reason.WANTS_RESTART, text, end.ifname)
 

@@ -41,7 +41,7 @@ def progress_of(
         record = one.record_in(records)
         if record is None or derive(record) is not State.LINKED:
             waiting[one.link.name] = _why(one, record, pods)
-        elif words := edits(record, one.link):
+        elif words := edits(record, one):
             waiting[one.link.name] = wants_restart(record, words)
     refused = rejected_declarations(wanted, topologies)
     linked = len(wanted.links) - len(waiting)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 from ratchet.core.endpoint_spec import EndpointSpec, rate_text
-from ratchet.core.intent import Wanted
+from ratchet.core.intent import Wanted, WantedLink
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import Encapsulation, End, Link, Side
 from ratchet.core.packed import Packed
 from ratchet.errors import InvalidIntentError
@@ -17,12 +18,12 @@ def edits_of(record: Link, wanted: Wanted) -> tuple[str, ...]:
 
     Empty until its primary has joined. `wanted` are the links of its namespace.
     """
-    link = next((one.link for one in wanted.links if one.is_recorded_as(record.name)), None)
+    link = next((one for one in wanted.links if one.is_recorded_as(record.name)), None)
     primary = record.primary.sandbox
     return edits(record, link, wanted.refused.get(primary.pod.uid) if primary is not None else None)
 
 
-def edits(record: Link, wanted: Link | None, refusal: InvalidIntentError | None = None) -> tuple[str, ...]:
+def edits(record: Link, wanted: WantedLink | None, refusal: InvalidIntentError | None = None) -> tuple[str, ...]:
     """As `edits_of`, for one link. `wanted` is the link as declared, None if nothing declares it.
 
     `refusal` is the error of its primary's declaration.
@@ -33,12 +34,12 @@ def edits(record: Link, wanted: Link | None, refusal: InvalidIntentError | None 
         return (f"its pod would be refused now: {refusal}",)
     if wanted is None:
         return ("nothing asks for it any more",)
-    wanted = wanted.oriented_as(record)
-    if record.intends_the_same_as(wanted):
-        return ()
-    found = [*_encapsulation_edits(record.encapsulation, wanted.encapsulation)]
+    found, link = [*_wiring_edits(record.wiring, wanted.wiring)], wanted.link.oriented_as(record)
+    if record.intends_the_same_as(link):
+        return tuple(found)
+    found += _encapsulation_edits(record.encapsulation, link.encapsulation)
     for side in Side:
-        found += [f"{record.end(side).ifname}: {words}" for words in _end_edits(record.end(side), wanted.end(side))]
+        found += [f"{record.end(side).ifname}: {words}" for words in _end_edits(record.end(side), link.end(side))]
     return tuple(found)
 
 
@@ -46,6 +47,12 @@ def wants_restart(record: Link, words: tuple[str, ...]) -> str:
     """The message for people about a link whose declaration has changed."""
     pod = record.primary.sandbox.pod if record.primary.sandbox is not None else record.primary.name
     return f"wants a restart of pod {pod}: {'; '.join(words)}"
+
+
+def _wiring_edits(made: Wiring, declared: Wiring | None) -> Iterator[str]:
+    """Without a declared wiring, none is wanted: the node's default is for new links."""
+    if declared is not None and declared is not made:
+        yield f"wiring {declared} instead of {made}, which needs a restart of both pods at once"
 
 
 def _encapsulation_edits(made: Encapsulation, wanted: Encapsulation) -> Iterator[str]:

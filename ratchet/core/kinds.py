@@ -17,6 +17,10 @@ class Wiring(StrEnum):
     PANEL = "panel"
 
 
+# The wiring of links for which none is declared, on nodes that do not set another one.
+DEFAULT_WIRING = Wiring.DIRECT
+
+
 class Kind(StrEnum):
     """What connects the pods: on one node a vEth or, in panel wiring, a patch; a VXLAN across nodes or if declared."""
 

@@ -135,6 +135,9 @@ WRONG_FIELDS = [
     ("rate", "100mbps", "invalid rate"),
     ("kind", "veth", 'invalid kind "veth": expected auto or vxlan'),
     ("kind", ["vxlan", "vxlan"], "expected one value for the link, not one for each end"),
+    ("wiring", "patch", 'invalid wiring "patch": expected direct or panel'),
+    ("wiring", "Panel", 'invalid wiring "Panel": expected direct or panel'),
+    ("wiring", ["panel", "panel"], "expected one value for the link, not one for each end"),
     ("vxlan_port", 0, 'invalid UDP port "0": expected a number from 1 to 65535'),
     ("vxlan_port", 65536, "invalid UDP port"),
     ("vxlan_port", [4789, 4789], "expected one value for the link"),
@@ -282,8 +285,8 @@ def test_kind_auto_is_the_default() -> None:
     assert links([listing("hub", item("a", kind="auto"))]) == links([listing("hub", item("a"))])
 
 
-def test_declarations_with_another_kind_or_port_conflict() -> None:
-    for field, value in (("kind", "vxlan"), ("vxlan_port", 4790)):
+def test_declarations_with_another_kind_port_or_wiring_conflict() -> None:
+    for field, value in (("kind", "vxlan"), ("vxlan_port", 4790), ("wiring", "panel"), ("wiring", "direct")):
         reported = refusals(listing("a", item("b")), listing("b", item("a", "in2", "in1", **{field: value})))
         assert reported.keys() == {"a", "b"}
         assert "declare one link differently" in reported["a"]

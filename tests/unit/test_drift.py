@@ -11,10 +11,15 @@ import pytest
 
 from ratchet.core.drift import edits, edits_of, wants_restart
 from ratchet.core.endpoint_spec import EndpointSpec, Route
-from ratchet.core.intent import wanted_links
+from ratchet.core.intent import WantedLink, wanted_links
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import Encapsulation, Link, Side
 from ratchet.errors import InvalidIntentError
 from tests.support.links import annotated, declaring_pod, joined, own, pod, veth, vxlan, wanted, with_ready
+
+
+def declared(link: Link, wiring: Wiring | None = None) -> WantedLink:
+    return WantedLink(link, None, None, None, wiring=wiring)
 
 
 def edit_end(side: Side, **changes: Any) -> Callable[[Link], Link]:
@@ -49,12 +54,21 @@ EDITS = [
 @pytest.mark.parametrize(("edit", "words"), EDITS)
 def test_edits_are_described_in_words(edit: Callable[[Link], Link], words: tuple[str, ...]) -> None:
     for record in (vxlan(), with_ready(veth(), *Side), joined(own(Side.PRIMARY), None)):
-        assert edits(record, edit(wanted())) == words
+        assert edits(record, declared(edit(wanted()))) == words
+
+
+def test_another_declared_wiring_is_an_edit_and_a_default_is_none() -> None:
+    words = "wiring panel instead of direct, which needs a restart of both pods at once"
+    assert edits(veth(), declared(wanted(), Wiring.PANEL)) == (words,)
+    link = edit_properties(mtu=1400)(wanted())
+    assert edits(veth(), declared(link, Wiring.PANEL)) == (words, "in1: mtu 1400 instead of none")
+    patched = replace(veth(), wiring=Wiring.PANEL)
+    assert edits(patched, declared(wanted(), Wiring.PANEL)) == edits(patched, declared(wanted())) == ()
 
 
 @pytest.mark.parametrize("record", [wanted(), joined(None, own(Side.PAIR))])
 def test_a_link_whose_primary_has_not_joined_has_no_edits(record: Link) -> None:
-    assert edits(record, edit_properties(mtu=1400)(wanted())) == ()
+    assert edits(record, declared(edit_properties(mtu=1400)(wanted()))) == ()
     assert edits(record, None) == ()
 
 

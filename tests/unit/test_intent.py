@@ -367,6 +367,7 @@ INVALID_ADDRESSES = [
     ",".join(f"10.0.0.{n}" for n in range(1, ADDRESSES_MAX + 2)),
 ]
 INVALID_PREFIXES = ["", "0", "33", "129", "-1", "+24", "24.0", "/24", " 24", "24\n", "x", "\u0662\u0664", "9" * HUGE]
+INVALID_WIRINGS = ["", "Panel", "patch", "panel\n", "panel,direct", "\u202epanel", "p" * HUGE]
 INVALID_PRIMARY = ["maybe", "\x00", "true\ntrue", "true;id", "\u202etrue", "t" * HUGE]
 
 HOSTILE = [
@@ -379,6 +380,7 @@ HOSTILE = [
     *(("local_prefix", said) for said in INVALID_PREFIXES),
     *(("pair_prefix", said) for said in INVALID_PREFIXES),
     *(("primary", said) for said in INVALID_PRIMARY),
+    *(("wiring", said) for said in INVALID_WIRINGS),
     ("pair_name", "a"),  # the pod itself
     ("pair_ip", "10.0.0.1"),  # the address of the other end
     ("pair_ip", "10.0.0.2,10.0.0.1/8"),

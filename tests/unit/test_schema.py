@@ -71,6 +71,8 @@ def test_the_schema_accepts_the_examples_of_the_documentation() -> None:
         {"endpoints": ["a:x", "b:x"], "rate": 100},
         {"endpoints": ["a:x", "b:x"], "kind": "veth"},
         {"endpoints": ["a:x", "b:x"], "vxlan_port": [1, 2]},
+        {"endpoints": ["a:x", "b:x"], "wiring": "patch"},
+        {"endpoints": ["a:x", "b:x"], "wiring": ["panel", "panel"]},
         {"endpoints": ["a:x", "b:x"], "addresses": ["x", None]},
     ],
 )
@@ -110,6 +112,7 @@ PROPERTIES: dict[str, st.SearchStrategy[Any]] = {
     "offloads": one_or_list(switches),
     "rate": one_or_list(rates),
     "kind": one_or_list(["auto", "vxlan", "veth", "", None]),
+    "wiring": one_or_list(["direct", "panel", "patch", "", None]),
     "vxlan_port": one_or_list([4790, "4790", 0, 65536, "", None]),
 }
 # Most items with many properties are invalid, so half of the items have only one, and valid endpoints.

@@ -10,6 +10,7 @@ order the declarations are read. An invalid declaration is rejected with an erro
 | `annotation` | the links of the annotation `ratchet.links` |
 | `topologies` | the links of a topology |
 | `link_parser`, `yaml_source`, `yaml_parser` | one item of such a list, and the lines of its fields |
+| `declared` | a link as one place declares it |
 | `values` | validation of each value |
 | `topology_limits`, `annotation_limits`, `memory` | limits on topologies and annotations, and the memory they take |
 | `wanted`, `resolve` | the wanted links, and how they are resolved from the declarations of a namespace |

@@ -10,18 +10,18 @@ from collections.abc import Collection
 from functools import partial
 
 from ratchet.core.intent import values
+from ratchet.core.intent.declared import DeclaredLink
 from ratchet.core.intent.link_parser import Item, items_of
 from ratchet.core.intent.pods import LINKS, meant_name, refusal
 from ratchet.core.intent.yaml_source import UnreadableError, YamlNode, read
-from ratchet.core.model import Link
 from ratchet.core.pod import Pod
 from ratchet.errors import InvalidIntentError
 
 _FIELDS = ("peer", "ifname", "peer_ifname")
 
 
-def listed_links(pod: Pod, reserved: Collection[str]) -> list[tuple[str, Link]]:
-    """The links that a pod lists, each with its place. Raises InvalidIntentError."""
+def listed_links(pod: Pod, reserved: Collection[str]) -> list[DeclaredLink]:
+    """The links that a pod lists. Raises InvalidIntentError."""
     if pod.withheld is not None:
         cause = f"cannot link pod {pod.ref}: {LINKS}: {pod.withheld.cause}"
         raise InvalidIntentError(cause, details=pod.withheld.remedy)
@@ -29,13 +29,13 @@ def listed_links(pod: Pod, reserved: Collection[str]) -> list[tuple[str, Link]]:
     if text is None:
         return []
     try:
-        return [(f"{LINKS}: line {node.line}", _link(pod, node, reserved)) for node in items_of(read(text))]
+        return [_link(pod, node, reserved) for node in items_of(read(text))]
     except UnreadableError as cause:
         place = f"{LINKS}: line {cause.line}"
         raise refusal(pod, f"{place}: {cause.field}" if cause.field else place, cause.cause) from cause
 
 
-def _link(pod: Pod, node: YamlNode, reserved: Collection[str]) -> Link:
+def _link(pod: Pod, node: YamlNode, reserved: Collection[str]) -> DeclaredLink:
     item, name = Item(node, _FIELDS), meant_name(pod)
     peer = item.needed("peer", values.pod_name)
     if peer in (name, pod.ref.name):
@@ -43,4 +43,4 @@ def _link(pod: Pod, node: YamlNode, reserved: Collection[str]) -> Link:
     ifname, peer_ifname = (
         item.needed(field, partial(values.interface_name, reserved=reserved)) for field in ("ifname", "peer_ifname")
     )
-    return item.link(pod.ref.namespace, (name, ifname), (peer, peer_ifname))
+    return item.link(f"{LINKS}: line {node.line}", pod.ref.namespace, (name, ifname), (peer, peer_ifname))

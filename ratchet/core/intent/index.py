@@ -114,14 +114,14 @@ class IntentIndex:
                 for one in drawn.names or ():
                     _discard(self._errors_by_name, one, source)
             else:
-                self._unlink(source, [drawn[1]])
+                self._unlink(source, [drawn.link])
         if topology is None:
             return
         self._drawn[name] = drawn_links(topology, self._reserved)
         for number, drawn in enumerate(self._drawn[name]):
             source = (name, number)
             if not isinstance(drawn, Faulty):
-                self._link(source, [drawn[1]])
+                self._link(source, [drawn.link])
             elif drawn.names is None:
                 self._unreadable[source] = drawn
             else:
@@ -185,7 +185,7 @@ class IntentIndex:
         found = set[str]()
         for drawn in self._drawn.get(topology, ()):
             if not isinstance(drawn, Faulty):
-                found.update(name for name, _ in _endpoints([drawn[1]]))
+                found.update(name for name, _ in _endpoints([drawn.link]))
             elif drawn.names is None:
                 return None
             else:
@@ -235,9 +235,9 @@ class IntentIndex:
         if not isinstance(source, PodSource):
             topology, number = source
             drawn = self._drawn[topology][number]
-            return [] if isinstance(drawn, Faulty) else [drawn[1]]
+            return [] if isinstance(drawn, Faulty) else [drawn.link]
         declared = self._declared.get(source, ())
-        return [] if isinstance(declared, InvalidIntentError) else [link for _, link in declared]
+        return [] if isinstance(declared, InvalidIntentError) else [one.link for one in declared]
 
 
 def _endpoints(links: Iterable[Link]) -> Iterator[Endpoint]:

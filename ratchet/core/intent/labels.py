@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from ratchet.core.escape import excerpt
 from ratchet.core.intent import values
+from ratchet.core.intent.declared import DeclaredLink
 from ratchet.core.intent.pods import POD_NAME, is_primary, meant_name, refusal, setting
 from ratchet.core.model import Address, End, Link
 from ratchet.core.naming import ordered_record_name
@@ -15,13 +16,14 @@ from ratchet.core.pod import Pod
 PAIR_NAME = "ratchet.pair_name"
 LOCAL_IFNAME, LOCAL_IP, LOCAL_PREFIX = "ratchet.local_ifname", "ratchet.local_ip", "ratchet.local_prefix"
 PAIR_IFNAME, PAIR_IP, PAIR_PREFIX = "ratchet.pair_ifname", "ratchet.pair_ip", "ratchet.pair_prefix"
+WIRING = "ratchet.wiring"
 CARRIED = ("ratchet.target_pod", "ratchet.target_container", "ratchet.public_ip")
-KEYS = (PAIR_NAME, LOCAL_IFNAME, LOCAL_IP, LOCAL_PREFIX, PAIR_IFNAME, PAIR_IP, PAIR_PREFIX, *CARRIED)
+KEYS = (PAIR_NAME, LOCAL_IFNAME, LOCAL_IP, LOCAL_PREFIX, PAIR_IFNAME, PAIR_IP, PAIR_PREFIX, WIRING, *CARRIED)
 
 Value = TypeVar("Value")
 
 
-def labelled_link(pod: Pod, reserved: Collection[str]) -> Link | None:
+def labelled_link(pod: Pod, reserved: Collection[str]) -> DeclaredLink | None:
     """The link that the pod's labels declare, None if they declare none. Raises InvalidIntentError."""
     name = _needed(pod, POD_NAME, meant_name(pod), values.pod_name)
     if not is_primary(pod):
@@ -37,12 +39,14 @@ def labelled_link(pod: Pod, reserved: Collection[str]) -> Link | None:
     remote = _addresses(pod, PAIR_IP, PAIR_PREFIX)
     if twice := {one.ip for one in local} & {one.ip for one in remote}:
         raise refusal(pod, PAIR_IP, f"{min(map(str, twice))} is also an address of the other end ({LOCAL_IP})")
-    return Link(
+    wiring = setting(pod, WIRING)
+    link = Link(
         name=ordered_record_name(pod.ref.namespace, (name, local_ifname), (pair, pair_ifname)),
         namespace=pod.ref.namespace,
         primary=End(name, local_ifname, local, notes=_carried(pod)),
         pair=End(pair, pair_ifname, remote),
     )
+    return DeclaredLink("", link, None if wiring is None else _read(pod, WIRING, wiring, values.wiring))
 
 
 def _carried(pod: Pod) -> Mapping[str, str]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from ratchet.core.endpoint_spec import EndpointSpec, Route, Sysctl
 from ratchet.core.escape import excerpt
 from ratchet.core.intent import values
+from ratchet.core.intent.declared import DeclaredLink
 from ratchet.core.intent.yaml_source import UnreadableError, YamlNode
 from ratchet.core.model import Address, Encapsulation, End, Link
 from ratchet.core.naming import ordered_record_name
@@ -18,7 +19,7 @@ LINKS_MOST = 256  # in one list
 # Fields of the ends: a list of two, or for those of _ALIKE one value for both. Other fields are of the link.
 _ALIKE = frozenset({"mtu", "txqlen", "sysctls", "offloads", "rate"})
 _APART = frozenset({"addresses", "mac", "routes"})
-PROPERTIES = _ALIKE | _APART | {"kind", "vxlan_port"}
+PROPERTIES = _ALIKE | _APART | {"kind", "vxlan_port", "wiring"}
 _ROUTE_FIELDS = ("to", "via", "metric")
 
 Value = TypeVar("Value")
@@ -48,7 +49,7 @@ class Item:
             if field not in fields and field not in PROPERTIES:
                 raise UnreadableError(value.line, "unknown field of a link", excerpt(field))
 
-    def link(self, namespace: str, near: tuple[str, str], far: tuple[str, str]) -> Link:
+    def link(self, place: str, namespace: str, near: tuple[str, str], far: tuple[str, str]) -> DeclaredLink:
         """The link between two endpoints (pod name, interface name), with this item's properties."""
         ends = self._end(0, near), self._end(1, far)
         if twice := {one.ip for one in ends[0].addresses} & {one.ip for one in ends[1].addresses}:
@@ -57,8 +58,8 @@ class Item:
         if macs[0] is not None and macs[0] == macs[1]:
             raise self.fault("mac", f"both ends have {macs[0]}")
         tunnel, port = self._of_link("kind", values.tunnel), self._of_link("vxlan_port", values.port)
-        encapsulation = Encapsulation(bool(tunnel), port)
-        return Link(ordered_record_name(namespace, near, far), namespace, *ends, encapsulation)
+        link = Link(ordered_record_name(namespace, near, far), namespace, *ends, Encapsulation(bool(tunnel), port))
+        return DeclaredLink(place, link, self._of_link("wiring", values.wiring))
 
     def fault(self, field: str, cause: object) -> UnreadableError:
         node = self._fields.get(field)

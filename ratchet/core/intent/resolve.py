@@ -13,6 +13,7 @@ from itertools import chain, groupby
 
 from ratchet.core.intent import labels
 from ratchet.core.intent.annotation import listed_links
+from ratchet.core.intent.declared import DeclaredLink
 from ratchet.core.intent.labels import labelled_link
 from ratchet.core.intent.pods import (
     ENABLED,
@@ -29,7 +30,7 @@ from ratchet.core.intent.pods import (
 )
 from ratchet.core.intent.topologies import DrawnLink, Faulty, drawn_links, refusal_for
 from ratchet.core.intent.wanted import Wanted, WantedLink, count_links
-from ratchet.core.model import SIDES, End, Link, Side
+from ratchet.core.model import SIDES, End, Side
 from ratchet.core.naming import Endpoint, in_order, ordered_record_name
 from ratchet.core.pod import Pod, Topology
 from ratchet.errors import InvalidIntentError
@@ -37,8 +38,8 @@ from ratchet.errors import InvalidIntentError
 KNOWN = frozenset({ENABLED, POD_NAME, PRIMARY, WAIT, LINKS, *labels.KEYS})
 
 
-# The links that a pod declares, each with its place, or why it is refused.
-Declared = tuple[tuple[str, Link], ...] | InvalidIntentError
+# The links that a pod declares, or why it is refused.
+Declared = tuple[DeclaredLink, ...] | InvalidIntentError
 
 
 def wanted_links(
@@ -71,7 +72,7 @@ def declared_links(pod: Pod, reserved: Collection[str]) -> Declared:
     except InvalidIntentError as error:
         # The error is kept as long as the pod. Its traceback would keep all that was parsed.
         return InvalidIntentError(str(error), details=error.details)
-    return (("", labelled), *listed) if labelled is not None else tuple(listed)
+    return (labelled, *listed) if labelled is not None else tuple(listed)
 
 
 def resolve(
@@ -103,9 +104,9 @@ def unknown_settings(pod: Pod) -> tuple[str, ...]:
 def _endpoints(declared: Iterable[tuple[Pod, Declared]], drawn: Iterable[DrawnLink]) -> Iterator[Endpoint]:
     """The endpoints of all valid declarations, under their declared names."""
     own = (one for _, found in declared if not isinstance(found, InvalidIntentError) for one in found)
-    for _, link in chain(own, (one for one in drawn if not isinstance(one, Faulty))):
-        yield link.primary.name, link.primary.ifname
-        yield link.pair.name, link.pair.ifname
+    for one in chain(own, (one for one in drawn if not isinstance(one, Faulty))):
+        yield one.link.primary.name, one.link.primary.ifname
+        yield one.link.pair.name, one.link.pair.ifname
 
 
 @dataclass(slots=True)
@@ -121,7 +122,7 @@ class _Namespace:
         for one in drawn:
             if isinstance(one, Faulty):
                 _refuse_all(self._concerned(one), one, self.refused)
-            elif (wanted := self._between(*one)) is not None:
+            elif (wanted := self._between(one)) is not None:
                 yield wanted
 
     def declared(self, declared: Iterable[tuple[Pod, Declared]]) -> Iterator[WantedLink]:
@@ -130,16 +131,20 @@ class _Namespace:
             if isinstance(found, InvalidIntentError):
                 self.refused.setdefault(pod.ref.uid, found)
             elif found and self.meant[meant_name(pod)].ref == pod.ref:
-                links = [WantedLink(link, pod, self.meant.get(link.pair.name), pod, place) for place, link in found]
+                links = [self._of(one, pod) for one in found]
                 if own := next((one for one in links if one.pair is not None and one.pair.ref == pod.ref), None):
                     _refuse(own, own.place_of(Side.PAIR), "a pod cannot be linked to itself", self.refused)
                 else:
                     yield from links
 
-    def _between(self, place: str, link: Link) -> WantedLink | None:
+    def _of(self, one: DeclaredLink, declarer: Pod) -> WantedLink:
+        """A link that a pod declares, with its pods."""
+        return WantedLink(one.link, declarer, self.meant.get(one.link.pair.name), declarer, one.place, one.wiring)
+
+    def _between(self, one: DeclaredLink) -> WantedLink | None:
         """A topology's link with its pods; None if both ends are one pod, which is refused."""
-        primary, pair = (self.meant.get(end.name) for end in (link.primary, link.pair))
-        wanted = WantedLink(link, primary, pair, None, place)
+        primary, pair = (self.meant.get(end.name) for end in (one.link.primary, one.link.pair))
+        wanted = WantedLink(one.link, primary, pair, None, one.place, one.wiring)
         if primary is not None and primary is pair:
             _refuse(wanted, wanted.place_of(Side.PAIR), "a pod cannot be linked to itself", self.refused)
             return None
@@ -185,7 +190,8 @@ def _as_one(first: WantedLink, same: Sequence[WantedLink]) -> WantedLink:
     primary, pair = ends[side], ends[side.other]
     if (link.name, link.primary, link.pair) != (name, primary, pair):
         link = replace(link, name=name, primary=primary, pair=pair)
-    return WantedLink(link, first.pod(side), first.pod(side.other), first.declarer, first.place, tuple(same))
+    pods = first.pod(side), first.pod(side.other)
+    return WantedLink(link, *pods, first.declarer, first.place, first.wiring, tuple(same))
 
 
 def _canonical(end: End, pod: Pod | None) -> End:
@@ -212,7 +218,8 @@ def _intent(wanted: WantedLink) -> tuple[object, ...]:
     """The declaration of a link, for comparison: in either order of its ends, with addresses as sets."""
     ends = {wanted.endpoint(side): wanted.link.end(side) for side in SIDES}
     lesser, greater = (ends[endpoint] for endpoint in wanted.endpoints)
-    return (wanted.link.encapsulation, *((frozenset(end.addresses), end.properties) for end in (lesser, greater)))
+    what = wanted.link.encapsulation, wanted.wiring
+    return (*what, *((frozenset(end.addresses), end.properties) for end in (lesser, greater)))
 
 
 def _without_collisions(links: Iterable[WantedLink], refused: dict[str, InvalidIntentError]) -> Iterator[WantedLink]:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from ratchet.core.escape import excerpt
 from ratchet.core.intent import values
+from ratchet.core.intent.declared import DeclaredLink
 from ratchet.core.intent.link_parser import Item, items_of
 from ratchet.core.intent.topology_limits import may_name
 from ratchet.core.intent.yaml_source import UnreadableError, YamlNode, read
-from ratchet.core.model import Link
 from ratchet.core.pod import Topology, Withheld
 from ratchet.errors import InvalidIntentError
 
@@ -51,8 +51,8 @@ class Faulty:
         return "\\" in self.text or any(name in self.text for name in names)
 
 
-# A link of a topology with its place, or the error of its item.
-DrawnLink = tuple[str, Link] | Faulty
+# A link of a topology, or the error of its item.
+DrawnLink = DeclaredLink | Faulty
 
 
 def drawn_links(topology: Topology, reserved: Collection[str]) -> tuple[DrawnLink, ...]:
@@ -88,7 +88,7 @@ def _drawn(topology: Topology, node: YamlNode, reserved: Collection[str]) -> Dra
         names = frozenset({near[0], far[0]})
         if len(names) == 1:
             raise item.fault(_ENDPOINTS, "a pod cannot be linked to itself")
-        return f"topology {topology}: line {item.line}", item.link(topology.namespace, near, far)
+        return item.link(f"topology {topology}: line {item.line}", topology.namespace, near, far)
     except UnreadableError as cause:
         return _faulty(topology, cause, names)
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from ratchet.core.endpoint_spec import KERNELS_METRIC, RATE_UNITS, Route, Sysctl
 from ratchet.core.escape import excerpt
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import Address
 from ratchet.core.sysctls import why_not
 
@@ -117,6 +118,13 @@ def tunnel(value: str) -> bool:
     if value not in ("auto", "vxlan"):
         raise ValueError(f'invalid kind "{excerpt(value)}": expected auto or vxlan')
     return value == "vxlan"
+
+
+def wiring(value: str) -> Wiring:
+    """The wiring of a link."""
+    if value not in tuple(Wiring):
+        raise ValueError(f'invalid wiring "{excerpt(value)}": expected {" or ".join(Wiring)}')
+    return Wiring(value)
 
 
 def port(value: str) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ratchet.core.intent.labels import LOCAL_IFNAME, PAIR_IFNAME, PAIR_NAME
 from ratchet.core.intent.pods import POD_NAME, meant_name
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import SIDES, Link, Side
 from ratchet.core.naming import Endpoint, alias_record_names, earlier_record_names, in_order
 from ratchet.core.pod import Pod, PodRef
@@ -20,6 +21,7 @@ class WantedLink:
 
     `declarer` is the pod that declares it, None for a topology. `place` is the place of the declaration, empty for
     labels. If several places declare the link, these two are of the first one, and `declarations` has all of them.
+    `wiring` is the declared one; None: none is declared. That of `link` is decided later (`effective_wiring`).
     """
 
     link: Link
@@ -27,6 +29,7 @@ class WantedLink:
     pair: Pod | None
     declarer: Pod | None
     place: str = ""
+    wiring: Wiring | None = None
     declarations: tuple[WantedLink, ...] = field(default=(), repr=False)
 
     def pod(self, side: Side) -> Pod | None:
@@ -55,6 +58,16 @@ class WantedLink:
     def is_declared_by_others(self, pod: Pod) -> bool:
         """Whether a topology or another pod declares the link."""
         return any(one.declarer is None or one.declarer.ref != pod.ref for one in self.declarations or (self,))
+
+    def effective_wiring(self, default: Wiring) -> Wiring:
+        """The wiring for a new record: the declared one, else `default`, the node's.
+
+        A link that labels declare is direct as in 2017, unless `ratchet.wiring` says otherwise.
+        """
+        if self.wiring is not None:
+            return self.wiring
+        by_labels = any(one.declarer is not None and not one.place for one in self.declarations or (self,))
+        return Wiring.DIRECT if by_labels else default
 
     def earlier_link(self) -> Link:
         """The link as schema 1 stores it: with the name and the roles of its declaration.
