@@ -93,6 +93,7 @@ class Agent:
             limits=settings.limits,
             topology_limits=settings.topology_limits,
             annotation_limits=settings.annotation_limits,
+            default_wiring=settings.wiring,
         )
         self._resync = self._make_resync()
         self._heartbeat = Heartbeat(settings, self._store, self._underlays, self._resync)
@@ -212,15 +213,8 @@ class Agent:
         return Informers(store, settings.node_name, handler, self._foreground, budget)
 
     def _make_resync(self) -> Resync:
-        return Resync(
-            self._settings.node_name,
-            self._api,
-            self._journal,
-            self._store,
-            self._informers,
-            self._queue,
-            self._verified,
-        )
+        node, informers = self._settings.node_name, self._informers
+        return Resync(node, self._api, self._journal, self._store, informers, self._queue, self._verified)
 
     def _make_service(self) -> CallService:
         return CallService(

@@ -27,6 +27,7 @@ from ratchet.cni.plugin_keys import (
     WAIT_POLICIES,
 )
 from ratchet.core.intent import WAIT_MAX_SECONDS
+from ratchet.core.kinds import DEFAULT_WIRING
 from ratchet.core.limits import (
     DECLARATION_MEMORY_MIB,
     DEFAULT_ANNOTATION_LIMITS,
@@ -221,6 +222,9 @@ OPTIONS: tuple[Option, ...] = (
            values.interface, default_text="the interface with the node's InternalIP, else the default route's"),
     Option(_NODE, "parent_address", "ADDR", "VTEP of this node: the address by which other nodes reach it",
            values.ip_address, default_text="found, and followed when it changes"),
+    Option(_LINKS, "wiring", "WIRING",
+           "wiring of new links for which none is declared; links of the labels of 2017 are direct. ratchet-daemonless "
+           "does not read this setting: set wiring for it", values.wiring, DEFAULT_WIRING),
     Option(_LINKS, "vxlan_port", "N",
            "UDP port of the tunnels; the same on all nodes. vxlan_port in the network configuration overrides it. "
            "ratchet-daemonless does not read this setting: set vxlan_port for it",

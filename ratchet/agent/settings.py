@@ -18,6 +18,7 @@ from ratchet.agent.options import HEARTBEATS_TO_BE_LOST, OPTIONS, Option, variab
 from ratchet.cni.arguments import is_dns_subdomain
 from ratchet.core.declared_memory import MIB
 from ratchet.core.escape import quoted
+from ratchet.core.kinds import Wiring
 from ratchet.core.limits import AnnotationLimits, LinkLimits, TopologyLimits
 from ratchet.core.ports import PortRange, range_fault
 from ratchet.errors import InvalidConfigError
@@ -49,6 +50,7 @@ class Settings:
     host_root: str
     parent_interface: str | None
     parent_address: str | None
+    wiring: Wiring
     vxlan_port: int
     vxlan_ports: PortRange | None
     guard: bool

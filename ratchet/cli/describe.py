@@ -13,6 +13,7 @@ from typing import Any
 from ratchet.cli.link_table import age, table
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.escape import escape_unprintable
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import Encapsulation, End, Link, Side
 from ratchet.core.serialize import plain
 from ratchet.core.state_machine import derive
@@ -50,6 +51,7 @@ def _head(link: Link, now: datetime) -> Fields:
         ("Namespace", link.namespace),
         ("State", f"{derive(link)}{since}"),
         ("Kind", link.kind.value if link.kind else _NOTHING),
+        *([("Wiring", link.wiring.value)] if link.wiring is not Wiring.DIRECT else []),
         ("VNI", str(link.vni) if link.vni is not None else _NOTHING),
         *encapsulation,
         ("Generation", f"{link.generation}{_observed_generation(link)}"),

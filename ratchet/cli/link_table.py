@@ -16,7 +16,7 @@ Row = tuple[str, ...]
 GAP = "   "
 CELL_MIN = 8  # no cell is shortened to fewer characters
 _NARROW = ("NAMESPACE", "PRIMARY", "PAIR", "STATE", "KIND", "VNI", "AGE")
-_WIDE = ("PRIMARY-NODE", "PAIR-NODE", "LINK")
+_WIDE = ("WIRING", "PRIMARY-NODE", "PAIR-NODE", "LINK")
 _SHORTENED = ("NAMESPACE", "PRIMARY", "PAIR")
 _NOTHING = "-"
 
@@ -25,8 +25,8 @@ _NOTHING = "-"
 class LinkTable:
     """The format of a table of links.
 
-    `is_wide`: with the nodes and the names of the records. `has_namespace`: with the namespace of each link. `width`:
-    cells are shortened until a row has this many columns; None: they are not.
+    `is_wide`: with the wiring, the nodes and the names of the records. `has_namespace`: with the namespace of each
+    link. `width`: cells are shortened until a row has this many columns; None: they are not.
     """
 
     is_wide: bool = False
@@ -49,7 +49,7 @@ class LinkTable:
             str(link.vni) if link.vni is not None else _NOTHING,
             age(link.created, now),
         )
-        wide = (_node(link, Side.PRIMARY), _node(link, Side.PAIR), link.name)
+        wide = (link.wiring.value, _node(link, Side.PRIMARY), _node(link, Side.PAIR), link.name)
         cells = narrow if self.has_namespace else narrow[1:]
         return (*cells, *wide) if self.is_wide else cells
 

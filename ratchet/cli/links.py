@@ -27,7 +27,7 @@ MANUAL = Manual(
         List links of all namespaces with both ends, their state, kind and VNI. A "!" after the state marks a link with
         an error. Errors, and pods that need a restart because a link was edited, are listed on stderr. With --watch,
         print a link again whenever it changes. On a terminal, long names are shortened to its width; -o wide prints
-        them whole, with the nodes and the names of the records.
+        them whole, with the wiring, the nodes and the names of the records.
     """,
     examples=(
         ("List the links of a namespace", "ratchet links -n lab"),
@@ -61,7 +61,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "--output",
         choices=("table", "wide", "json"),
         default="table",
-        help="format; wide adds the nodes and the names of the records (default: table)",
+        help="format; wide adds the wiring, the nodes and the names of the records (default: table)",
     )
     parser.set_defaults(run=_run)
 
@@ -222,6 +222,7 @@ def link_as_json(link: Link) -> dict[str, Any]:
         "namespace": link.namespace,
         "state": derive(link).value,
         "kind": link.kind.value if link.kind else None,
+        "wiring": link.wiring.value,
         "vni": link.vni,
         "generation": link.generation,
         "observedGeneration": link.observed_generation,

@@ -23,6 +23,7 @@ from ratchet.cni.plugin_keys import (
 from ratchet.cni.result import Result
 from ratchet.cni.versions import SUPPORTED, supported
 from ratchet.core.escape import quoted
+from ratchet.core.kinds import DEFAULT_WIRING, Wiring
 from ratchet.core.limits import (
     DEFAULT_ANNOTATION_LIMITS,
     DEFAULT_TOPOLOGY_LIMITS,
@@ -102,6 +103,7 @@ class NetworkConfig:
     annotation_bytes_per_namespace: int
     wait: float | None
     wait_policy: str | None
+    wiring: Wiring
     vxlan_port: int | None
     vxlan_ports: PortRange | None
     guard: bool | None
@@ -156,6 +158,7 @@ def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
         topologies=_read(raw, "topologies", _TOPOLOGIES) != "off",
         wait=_read(raw, "wait", _SECONDS),
         wait_policy=_read(raw, "wait_policy", _WAIT_POLICY),
+        wiring=_read(raw, "wiring", values.wiring) or DEFAULT_WIRING,
         vxlan_port=_read(raw, "vxlan_port", _PORT),
         vxlan_ports=_read(raw, "vxlan_ports", _PORT_RANGE),
         guard=_read(raw, "guard", values.boolean),

@@ -6,6 +6,7 @@ import json
 from typing import NamedTuple
 
 from ratchet.cni import values
+from ratchet.core.kinds import DEFAULT_WIRING
 from ratchet.core.limits import DEFAULT_ANNOTATION_LIMITS, DEFAULT_TOPOLOGY_LIMITS, LINKS_PER_NAMESPACE, LINKS_PER_POD
 from ratchet.core.ports import FURTHER_PORTS
 
@@ -84,6 +85,12 @@ PLUGIN_KEYS = (
         "require; with an agent its `--wait-policy`",
         "result of ADD if the peers did not come in time. `require`: ADD fails with code 11. `proceed`: ADD succeeds, "
         "and the agent completes the link later. Without an agent `proceed` has no effect",
+    ),
+    PluginKey(
+        "wiring",
+        DEFAULT_WIRING,
+        "wiring of new links for which none is declared; links of the labels of 2017 are direct",
+        daemonless_only=True,
     ),
     PluginKey(
         "vxlan_port",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ratchet.cni.arguments import ifname_fault, is_dns_label, is_dns_subdomain
+from ratchet.core.kinds import Wiring
 from ratchet.core.ports import PORT_MOST
 
 Value = TypeVar("Value")
@@ -96,6 +97,14 @@ def mapping(value: object) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("an object")  # noqa: TRY004  # as all readers
     return value
+
+
+_one_wiring = one_of(*Wiring)
+
+
+def wiring(value: object) -> Wiring:
+    """Read the wiring of links."""
+    return Wiring(_one_wiring(value))
 
 
 def is_absolute_path(path: str) -> bool:

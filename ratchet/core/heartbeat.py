@@ -11,21 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ratchet.core.schemas import CURRENT_SCHEMA, EARLIER_SCHEMA
+from ratchet.core.schemas import EARLIER_SCHEMA, READ_SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
 class NodeLease:
     """The Lease of a node. `version` changes with each renewal; `vtep` is the node's VTEP.
 
-    `schema` is the newest format of records that the node's agent reads (`core.schemas.CURRENT_SCHEMA`). It writes new
+    `schema` is the newest format of records that the node's agent reads (`core.schemas.READ_SCHEMA`). It writes new
     records in the format `written_schema`. `uid` is the Lease's own. `renewed` is the renewal time by the
     node's clock; None if it is missing or unreadable.
     """
 
     node: str
     vtep: str
-    schema: int = CURRENT_SCHEMA
+    schema: int = READ_SCHEMA
     written_schema: int = EARLIER_SCHEMA
     version: str = ""
     uid: str = ""

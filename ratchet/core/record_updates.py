@@ -32,7 +32,7 @@ def join(record: Link | None, wanted: Link, side: Side, sandbox: Sandbox, now: d
     earlier declaration is updated to it and gets the next generation, so that ends built for the earlier one are not
     ready. A primary that has joined freezes the declaration: when its pair joins later, the record keeps it.
     """
-    before = wanted if record is None else record
+    before = wanted if record is None else _rewired(record, wanted) if record.abandoned else record
     frozen = side is Side.PAIR and before.primary.sandbox is not None
     base, steps = (before, list[Move]()) if frozen else _renewed(before, wanted)
     sandbox = sandbox.in_schema(base.schema)
@@ -175,6 +175,13 @@ def _renewed(record: Link, wanted: Link) -> tuple[Link, list[Move]]:
         record, encapsulation=wanted.encapsulation, generation=record.generation + 1, primary=primary, pair=pair
     )
     return renewed, [(LOST[side], renewed) for side in SIDES if record.is_ready(side)]
+
+
+def _rewired(record: Link, wanted: Link) -> Link:
+    """A record without ends in the declared wiring. Schema 1 holds direct wiring only."""
+    if EARLIER_SCHEMA in (record.schema, wanted.schema):
+        return record
+    return replace(record, wiring=wanted.wiring, schema=wanted.schema)
 
 
 def _with_history(after: Link, before: Link, steps: list[Move], reason: str, now: datetime) -> Link:

@@ -143,6 +143,7 @@ def _store(network: NetworkConfig, kubeconfig: str | None, patience: float) -> A
         limits=network.limits,
         topology_limits=network.topology_limits,
         annotation_limits=network.annotation_limits,
+        default_wiring=network.wiring,
     )
 
 

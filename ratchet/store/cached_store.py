@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
 from ratchet.core.intent.annotation_limits import declares_alike
+from ratchet.core.kinds import DEFAULT_WIRING, Wiring
 from ratchet.core.limits import (
     DEFAULT_ANNOTATION_LIMITS,
     DEFAULT_LIMITS,
@@ -110,6 +111,7 @@ class CachedStore:
         limits: LinkLimits = DEFAULT_LIMITS,
         topology_limits: TopologyLimits = DEFAULT_TOPOLOGY_LIMITS,
         annotation_limits: AnnotationLimits = DEFAULT_ANNOTATION_LIMITS,
+        default_wiring: Wiring = DEFAULT_WIRING,
     ) -> None:
         self._store = store = ApiStore(
             api,
@@ -122,9 +124,11 @@ class CachedStore:
             limits=limits,
             topology_limits=topology_limits,
             annotation_limits=annotation_limits,
+            default_wiring=default_wiring,
         )
         self._caches = caches
         self.limits = limits
+        self.default_wiring = default_wiring
         self.links = CachedLinks(store.links, caches)
         self.vnis = store.vnis
         self.pods = CachedPods(store.pods, caches)
@@ -144,6 +148,7 @@ class CachedStore:
             limits=self.limits,
             topology_limits=store.topologies.limits,
             annotation_limits=store.pods.limits,
+            default_wiring=self.default_wiring,
         )
 
     def ready(self) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 from ratchet.core.intent import Wanted, WantedLink
+from ratchet.core.kinds import Wiring
 from ratchet.core.limits import LinkLimits
 from ratchet.core.model import Link, Side
 from ratchet.core.pod import Pod, Topology
@@ -101,6 +102,9 @@ class Store(Protocol):
 
     @property
     def limits(self) -> LinkLimits: ...
+
+    @property
+    def default_wiring(self) -> Wiring: ...
 
     def ready(self) -> None: ...
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
+from ratchet.core.kinds import DEFAULT_WIRING, Wiring
 from ratchet.core.limits import (
     DEFAULT_ANNOTATION_LIMITS,
     DEFAULT_LIMITS,
@@ -39,7 +40,7 @@ class ApiStore:
     Each question is a request. The optional arguments hold what the process has learnt before: `allocator` the VNIs in
     use, `formats` the formats of records, `addresses` the addresses of nodes. Without `use_topologies` no topology is
     ever listed. `limits` are the limits on links, `topology_limits` and `annotation_limits` those on declarations;
-    they are the same on all nodes.
+    they are the same on all nodes. `default_wiring` is the node's wiring of links for which none is declared.
     """
 
     def __init__(
@@ -55,11 +56,13 @@ class ApiStore:
         limits: LinkLimits = DEFAULT_LIMITS,
         topology_limits: TopologyLimits = DEFAULT_TOPOLOGY_LIMITS,
         annotation_limits: AnnotationLimits = DEFAULT_ANNOTATION_LIMITS,
+        default_wiring: Wiring = DEFAULT_WIRING,
     ) -> None:
         self.api = api
         self.namespace = namespace
         self.formats = RecordFormats() if formats is None else formats
         self.limits = limits
+        self.default_wiring = default_wiring
         self.vnis = VniLeases(api, namespace, vni_range, allocator, limits.per_namespace)
         self.links = LinkStore(api, namespace, self.vnis)
         self.pods = PodStore(api, annotation_limits)

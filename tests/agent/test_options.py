@@ -28,6 +28,7 @@ from ratchet.dev.testbed import Testbed, wait_for
 from ratchet.install.plugin import find_shim
 from ratchet.store.store import ApiStore
 from tests.agent.pages import HEALTH, page
+from tests.support.announcing import LEASE_LIST, earlier_agent
 from tests.support.cluster import LINK, PAIR, PRIMARY
 from tests.support.faults import Faults, Sent
 from tests.support.forking import fork_agent
@@ -51,6 +52,7 @@ OPTIONS: dict[str, object] = {
 ON_A: dict[str, object] = {
     "parent_interface": "up1",
     "topologies": "off",
+    "wiring": "panel",
     "links_per_pod": 2,
     "links_per_namespace": 6,
     "wait": 0,
@@ -341,6 +343,26 @@ def _parent_address(world: World) -> None:
     """The Node object lists another address of the same interface."""
     wait_for("the VTEP", lambda: world.vtep(world.b) == "192.168.1.34")
     assert world.tunnel(world.b)["local"] == world.tunnel(world.a)["remote"] == "192.168.1.34"
+
+
+@effect_of("wiring")
+def _wiring(world: World) -> None:
+    """Node a postpones panel wiring while an agent of an earlier version runs. The world's own link is of labels."""
+
+    def lists_leases(sent: Sent) -> bool:
+        return sent.method == "GET" and LEASE_LIST in sent.path
+
+    with earlier_agent(world.store):
+        read = world.sent(lists_leases)
+        # The last one but one began after the announcement, and its answer was read before the last one.
+        wait_for("the announcement, read", lambda: world.sent(lists_leases) >= read + 3)
+        hub = world.a.make_sandbox(world.bed.create_pod("hub", {"ratchet": "true"}, "a", listed_links(1)))
+        assert world.a.call("ADD", hub).json["code"] == 11
+        world.end(world.a, hub)
+    postponed = [line["message"] for line in logged(world, world.a) if "panel wiring postponed" in line["message"]]
+    assert postponed == [
+        "panel wiring postponed, because not all agents read its records link=default.hub.in0.nobody.x0"
+    ]
 
 
 @effect_of("vxlan_port")

@@ -20,6 +20,7 @@ from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
 from ratchet.store.store import ApiStore
+from tests.support.announcing import earlier_agent
 from tests.support.cluster import PRIMARY, Cluster, lists_topologies, running
 from tests.support.guard import guard_of
 from tests.support.topologies import LIMITED, LIMITS, topologies_over
@@ -27,6 +28,7 @@ from tests.support.topologies import LIMITED, LIMITS, topologies_over
 BASE: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet", "wait": 45, "wait_policy": "require"}
 OPTIONS: dict[str, object] = {"vxlan_port": 8472, "wait": 30, "wait_policy": "proceed", "vni_range": "500-509"}
 ELSEWHERE = "elsewhere"
+PANEL = {"wiring": "panel"}
 # A plugin that writes its configuration to a folder and prints a result without addresses.
 SCRIPT = """#!/bin/sh
 cat > {folder}/$CNI_COMMAND
@@ -165,6 +167,20 @@ def _guard(cluster: Cluster, _: Path) -> None:
     with linked_tunnel(cluster, {"guard": False}) as tunnel:
         assert tunnel["id"] not in {one.vni for one in guard_of(cluster.a).tunnels}
         assert tunnel["id"] in {one.vni for one in guard_of(cluster.b).tunnels}, "where the key is not set"
+
+
+@effect_of("wiring", "daemonless")
+def _wiring(cluster: Cluster, _: Path) -> None:
+    """Panel wiring is postponed while an agent of an earlier version runs. A link of labels is direct."""
+    item = {"peer": "nobody", "ifname": "in1", "peer_ifname": "in1"}
+    hub = cluster.pod("hub", {"ratchet": "true"}, cluster.a, **{"ratchet.links": json.dumps([item])})
+    config, postponed = {**BASE, "wait": 0}, "panel wiring postponed, because not all agents read its records link="
+    with earlier_agent(cluster.bed.store), sandbox_without_peer(cluster) as labelled:
+        for keys, sandbox, is_postponed in (({}, hub, False), (PANEL, labelled, False), (PANEL, hub, True)):
+            answer = cluster.a.call("ADD", sandbox, config={**config, **keys})
+            assert answer.json["code"] == 11
+            assert (f"{postponed}default.hub.in1.nobody.in1" in answer.stderr) is is_postponed
+    cluster.delete_all((cluster.a, hub))
 
 
 @effect_of("vni_range", "daemonless")
@@ -350,6 +366,7 @@ VALUES = {
     "annotation_bytes_per_namespace": 1024,
     "state_dir": "/nowhere",
     "vxlan_ports": [9000, 9010],
+    **PANEL,
     "vni_range": [700, 709],
     "links_per_pod": 1,
     "links_per_namespace": 1,

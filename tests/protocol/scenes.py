@@ -171,6 +171,7 @@ def network_config() -> NetworkConfig:
         annotation_bytes_per_namespace=DEFAULT_ANNOTATION_LIMITS.size,
         wait=None,
         wait_policy=None,
+        wiring=Wiring.DIRECT,
         vxlan_port=VXLAN_PORT,
         vxlan_ports=None,
         guard=None,

@@ -15,12 +15,13 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ratchet.core.endpoint_spec import EndpointSpec, Route
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import Address, Encapsulation, End, EndError, Link, ReadyFor, State, Transition
 from ratchet.core.naming import record_name
 from ratchet.core.pod import PodRef
 from ratchet.core.record_updates import REFUSED_KEPT
 from ratchet.core.sandbox import Sandbox
-from ratchet.core.schemas import EARLIER_SCHEMA
+from ratchet.core.schemas import CURRENT_SCHEMA, EARLIER_SCHEMA, PANEL_SCHEMA
 from ratchet.core.sysctls import ALLOWED
 
 PLAIN = ascii_lowercase + digits
@@ -114,7 +115,8 @@ def _as_stored(end: End, namespace: str, schema: int) -> End:
 def _link(namespace: str, schema: int, primary: End, pair: End, **fields: Any) -> Link:
     primary, pair = (_as_stored(end, namespace, schema) for end in (primary, pair))
     name = record_name(namespace, (primary.name, primary.ifname), (pair.name, pair.ifname))
-    return Link(name=name, schema=schema, namespace=namespace, primary=primary, pair=pair, **fields)
+    wiring = Wiring.PANEL if schema == PANEL_SCHEMA else Wiring.DIRECT
+    return Link(name=name, schema=schema, namespace=namespace, primary=primary, pair=pair, wiring=wiring, **fields)
 
 
 vnis = st.integers(1, (1 << 24) - 1)
@@ -122,7 +124,7 @@ vnis = st.integers(1, (1 << 24) - 1)
 links = st.builds(
     _link,
     dns_labels,
-    st.sampled_from((1, 2)),
+    st.sampled_from((EARLIER_SCHEMA, CURRENT_SCHEMA, PANEL_SCHEMA)),
     ends,
     ends,
     encapsulation=encapsulation,

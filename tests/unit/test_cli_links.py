@@ -15,6 +15,7 @@ import pytest
 from ratchet.cli.link_table import LinkTable, age, shortened, table
 from ratchet.cli.links import LinkFilter, link_as_json, print_links, watch_links
 from ratchet.core.endpoint_spec import EndpointSpec
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import Link, Side
 from ratchet.core.pod import Pod
 from ratchet.core.record_updates import join, mark_ready, with_error
@@ -99,9 +100,14 @@ def test_links_are_shown_with_a_warning_if_pods_cannot_be_listed(capsys: Capture
 def test_the_wide_table_adds_nodes_and_names() -> None:
     wide = LinkTable(is_wide=True, has_namespace=False, width=20)
     link = replace(joined(own(Side.PRIMARY), None), created=NOW)
-    assert wide.text([wide.row(link, NOW + timedelta(seconds=5))]).splitlines() == [
-        "PRIMARY           PAIR           STATE           KIND   VNI   AGE   PRIMARY-NODE   PAIR-NODE   LINK",
-        f"primary-pod:in1   pair-pod:in2   primary-ready   -      -     5s    node-a         -           {RECORD}",
+    panel = replace(link, wiring=Wiring.PANEL)
+    rows = [wide.row(one, NOW + timedelta(seconds=5)) for one in (link, panel)]
+    head = "PRIMARY           PAIR           STATE           KIND   VNI   AGE   "
+    start = "primary-pod:in1   pair-pod:in2   primary-ready   -      -     5s    "
+    assert wide.text(rows).splitlines() == [
+        f"{head}WIRING   PRIMARY-NODE   PAIR-NODE   LINK",
+        f"{start}direct   node-a         -           {RECORD}",
+        f"{start}panel    node-a         -           {RECORD}",
     ]
 
 
@@ -235,6 +241,7 @@ def test_json_contains_all_fields_of_a_link(capsys: Captured) -> None:
         "namespace": "default",
         "state": "pair-ready",
         "kind": "vxlan",
+        "wiring": "direct",
         "vni": 11,
         "generation": 1,
         "observedGeneration": None,

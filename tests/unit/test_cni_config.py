@@ -14,6 +14,7 @@ from ratchet.cni.attachments import ValidAttachment
 from ratchet.cni.command import Command
 from ratchet.cni.config import NetworkConfig, read_config
 from ratchet.cni.versions import SUPPORTED
+from ratchet.core.kinds import Wiring
 from ratchet.core.limits import LinkLimits
 from ratchet.errors import InvalidConfigError, RatchetError, UndecodableError, UnsupportedVersionError
 
@@ -48,6 +49,7 @@ def test_every_key_but_name_and_type_is_optional() -> None:
     assert (config.delegate, config.boot_network) == (None, None)
     assert (config.parent_interface, config.parent_address, config.kubeconfig) == (None, None, None)
     assert (config.namespace, config.wait, config.vxlan_port) == ("ratchet", None, None)
+    assert config.wiring is Wiring.DIRECT
     assert config.vni_range == (11, 16777215)
     assert config.limits == LinkLimits(1024, 16384)
     assert (config.log_file, config.log_level, config.state_dir) == (None, "info", None)
@@ -60,6 +62,7 @@ GIVEN = {
     "kubeconfig": "/etc/ratchet/kubeconfig",
     "namespace": "links",
     "wait": 2.5,
+    "wiring": "panel",
     "vxlan_port": 8472,
     "links_per_pod": 64,
     "links_per_namespace": 500,
@@ -142,6 +145,8 @@ WRONG = [
     ("wait", -1),
     ("wait", True),
     ("wait", 10**400),
+    ("wiring", "patch"),
+    ("wiring", True),
     ("vxlan_port", 0),
     ("vxlan_port", 65536),
     ("vxlan_port", "4789"),

@@ -23,7 +23,7 @@ from ratchet.core.model import Encapsulation, Link, Side, State, Transition
 from ratchet.core.naming import NODE_LABEL
 from ratchet.core.pod import MIRROR_ANNOTATION, Pod, PodRef
 from ratchet.core.record_updates import join, leave, mark_ready, with_vni
-from ratchet.core.schemas import CURRENT_SCHEMA, EARLIER_SCHEMA
+from ratchet.core.schemas import EARLIER_SCHEMA, READ_SCHEMA
 from ratchet.core.shared import shared_address
 from ratchet.core.state_machine import derive
 from ratchet.errors import MalformedRecordError, NewerRecordError
@@ -572,7 +572,7 @@ def test_the_netns_cookie_is_recorded_if_known() -> None:
 
 def test_a_node_lease_announces_the_schema_that_its_agent_reads() -> None:
     lease = encode_node_lease(NodeLease("node-a", "192.168.1.73"), 40, NOW)
-    assert decode_node_lease(lease).schema == CURRENT_SCHEMA
+    assert decode_node_lease(lease).schema == READ_SCHEMA
 
 
 def test_a_renewal_by_an_earlier_agent_withdraws_the_announcement() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from ratchet.cli.describe import describe_link
 from ratchet.core.endpoint_spec import EndpointSpec
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import Encapsulation, Link, Side
 from ratchet.core.observation import Live, Observation, Traffic
 from ratchet.core.record_updates import join, mark_ready
@@ -154,6 +155,15 @@ def test_a_link_that_no_pod_has_joined_is_described() -> None:
     ]
     assert description.count("none has joined") == 2
     assert description.endswith("History:\n  none")
+
+
+def test_panel_wiring_is_shown_after_the_kind() -> None:
+    link = replace(half_ready(), wiring=Wiring.PANEL)
+    assert describe_link(link, {}, NOW).splitlines()[3:6] == [
+        "Kind:        vxlan",
+        "Wiring:      panel",
+        "VNI:         11",
+    ]
 
 
 def test_a_declared_encapsulation_is_shown() -> None:
