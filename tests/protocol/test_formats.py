@@ -1,7 +1,11 @@
-"""A link that two nodes have recorded in two formats, in every order of steps.
+"""A link that two nodes record in two formats, in every order of steps.
 
-One node has read in the node Leases that all agents read schema 2, and the other node has not. So each pod waits for
-its peer in another record. When the search starts, both nodes write schema 2 and look for records of schema 1.
+In the first scenes, one node has read in the node Leases that all agents read schema 2, and the other node has not. So
+each pod waits for its peer in another record. When the search starts, both nodes write schema 2 and look for records of
+schema 1.
+
+In the others, one node has read that all agents read schema 3, and the other node has not. So one node would start the
+link in panel wiring, and the other node in direct wiring.
 """
 
 from __future__ import annotations
@@ -17,8 +21,10 @@ import pytest
 from ratchet.agent.membership import Membership
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import WantedLink
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import State
-from ratchet.core.schemas import CURRENT_SCHEMA, EARLIER_SCHEMA
+from ratchet.core.pod import Pod
+from ratchet.core.schemas import CURRENT_SCHEMA, EARLIER_SCHEMA, PANEL_SCHEMA
 from ratchet.core.state_machine import derive
 from ratchet.node.journal import HeldEnd
 from ratchet.store.formats import RecordFormats
@@ -41,6 +47,8 @@ from tests.protocol.world import Actor, World
 
 NOT_ONE_RECORD = "the link has not one record"
 NOT_LINKED = "the link is not linked"
+UNREADABLE = "an agent that runs cannot read the record"
+WRONG_SCHEMA = "a record has the schema of another wiring"
 
 
 def announced(schema: int) -> Any:
@@ -143,6 +151,57 @@ class TwoFormats:
         return [f"{pod}{2 if pod == self.restarts else 1}" for pod in "xy"]
 
 
+class DirectRecords(DeclaredRecords):
+    """The store of a node that has not yet read that all agents read schema 3. It writes schema 2."""
+
+    def __init__(self, declared: Declared) -> None:
+        super().__init__(declared)
+        self.formats = RecordFormats()
+        self.formats.read(announcing(NodeLease("C", "", CURRENT_SCHEMA, CURRENT_SCHEMA)))
+
+
+@dataclass(frozen=True)
+class TwoWirings:
+    """A link in panel wiring that y declares to x. Both pods start during the search.
+
+    The nodes of the pods `behind` do not know that all agents read schema 3. `collocated`: both pods run on one node,
+    whose two calls are served at different times.
+    """
+
+    behind: str
+    collocated: bool = False
+
+    @property
+    def declared(self) -> Declared:
+        links = "- {peer: x, ifname: in1, peer_ifname: in1, wiring: panel}"
+        return Declared((pod_of("x", "A"), pod_of("y", "A" if self.collocated else "B", 1, links)))
+
+    def search(self) -> Search:
+        def store(pod: Pod) -> type[DeclaredRecords]:
+            return DirectRecords if pod.ref.name in self.behind else DeclaredRecords
+
+        processes = [
+            starting(sandbox_in(self.declared, pod.ref.name), self.declared, store=store(pod))
+            for pod in self.declared.pods
+        ]
+        stores = {pod.node: store(pod) for pod in self.declared.pods}
+        processes += [worker(node, (self.declared.link(),), self.declared, store=one) for node, one in stores.items()]
+        unobservable = UnobservableRequests(frozenset(), frozenset())
+        live = Expectation(live=("y1", "x1"))
+        return Search(World(), processes, live.check, unobservable, check_world=self._check_world)
+
+    def _check_world(self, world: World, quiet: bool) -> Iterator[str]:
+        records = [link_of(text) for path, text in world.objects if path.startswith(RECORDS)]
+        yield from doubly_held(records)
+        if len(records) > 1:
+            yield NOT_ONE_RECORD
+        for record in records:
+            if record.wiring is Wiring.PANEL and self.behind == "xy":
+                yield UNREADABLE
+            if record.schema != (PANEL_SCHEMA if record.wiring is Wiring.PANEL else CURRENT_SCHEMA):
+                yield WRONG_SCHEMA
+
+
 SCENES = {f"{pod} is behind": TwoFormats(pod) for pod in "xy"}
 LARGE = {f"{pod} is behind, {restarts} restarts": TwoFormats(pod, restarts) for pod in "xy" for restarts in "xy"}
 
@@ -161,6 +220,36 @@ def test_no_order_of_steps_leaves_two_records_while_a_pod_restarts(
     name: str, print_report: Callable[[Report], None]
 ) -> None:
     report = LARGE[name].search().run(max_states=20_000_000)
+    print_report(report)
+    assert_no_fault(report)
+
+
+WIRINGS = {
+    "x is behind": TwoWirings("x"),
+    "y is behind": TwoWirings("y"),
+    "both are behind": TwoWirings("xy"),
+    "none is behind": TwoWirings(""),
+    "x is behind, one node": TwoWirings("x", collocated=True),
+    "y is behind, one node": TwoWirings("y", collocated=True),
+}
+
+
+@contextmanager
+def recording_panel_wiring_at_once() -> Iterator[None]:
+    """A node records panel wiring without regard to the agents of earlier versions."""
+    with patch.object(RecordFormats, "_writable", lambda _, wiring, name: wiring):
+        yield
+
+
+def test_the_search_finds_a_record_that_an_agent_cannot_read() -> None:
+    with recording_panel_wiring_at_once():
+        report = WIRINGS["both are behind"].search().run(first_fault=True)
+    assert UNREADABLE in report.faults, str(report)
+
+
+@pytest.mark.parametrize("name", WIRINGS)
+def test_no_order_of_steps_leaves_a_link_in_two_wirings(name: str, print_report: Callable[[Report], None]) -> None:
+    report = WIRINGS[name].search().run(to_rest=True)
     print_report(report)
     assert_no_fault(report)
 
