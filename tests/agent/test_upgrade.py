@@ -8,38 +8,49 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from ratchet.core.heartbeat import NodeLease
+from ratchet.core.intent import wanted_links
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import Link, State
 from ratchet.core.naming import ordered_record_name, record_name
-from ratchet.core.schemas import CURRENT_SCHEMA, EARLIER_SCHEMA
+from ratchet.core.pod import Topology
+from ratchet.core.schemas import CURRENT_SCHEMA, EARLIER_SCHEMA, READ_SCHEMA
 from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.testbed import wait_for
+from ratchet.store.store import ApiStore
+from tests.support.announcing import LEASE_LIST, announce
 from tests.support.cluster import PATIENT, Cluster, clean_cluster, sent_by
 from tests.support.faults import Gate, Rule, answering
 from tests.support.resync import pinging, records_at, touch
 
 EARLIER = "43f50c9"  # the last commit that writes schema 1 alone
+BEFORE_PANEL = "3f57fd2"  # the last commit that reads schema 2 alone
 FOLDER = Path(__file__).parents[2]
 HEARTBEAT = {"heartbeat": 1, "node_lost_after": 3}
-LEASE_LIST = "labelSelector=ratchet.lease"
+
+
+def package_of(commit: str, folder: Path) -> Path:
+    """The folder with the `ratchet` package of an earlier version in it."""
+    known = subprocess.run(["git", "cat-file", "-e", commit], cwd=FOLDER, check=False, capture_output=True)
+    if known.returncode:
+        pytest.skip(f"this checkout's history does not have {commit}")
+    archive = subprocess.run(["git", "archive", commit, "ratchet"], cwd=FOLDER, check=True, capture_output=True)
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the `ratchet` package of the earlier version."""
-    known = subprocess.run(["git", "cat-file", "-e", EARLIER], cwd=FOLDER, check=False, capture_output=True)
-    if known.returncode:
-        pytest.skip(f"this checkout's history does not have {EARLIER}")
-    folder = tmp_path_factory.mktemp("earlier")
-    archive = subprocess.run(["git", "archive", EARLIER, "ratchet"], cwd=FOLDER, check=True, capture_output=True)
-    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
-    return folder
+    return package_of(EARLIER, tmp_path_factory.mktemp("earlier"))
+
+
+@pytest.fixture(scope="module")
+def before_panel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return package_of(BEFORE_PANEL, tmp_path_factory.mktemp("before-panel"))
 
 
 @pytest.fixture
@@ -48,19 +59,19 @@ def cluster() -> Iterator[Cluster]:
         yield made
 
 
-def run_version(cluster: Cluster, node: Kubelet, source: Path | None) -> None:
+def run_version(cluster: Cluster, node: Kubelet, source: Path | None, **options: object) -> None:
     """Replace the agent of a node by one that runs from `source`; None is the current version."""
     agent = cluster.bed.agents[node.host.name]
     agent.stop()
-    agent.source = source
+    agent.source, agent.options = source, HEARTBEAT | options
     agent.start()
 
 
-def wait_until_announcements_are_read(cluster: Cluster) -> None:
-    """Wait until all node Leases announce the current schema, and each agent has listed them."""
-    wait_for(
-        "announcements", lambda: all(one.schema != EARLIER_SCHEMA for one in cluster.bed.store.nodes.list_leases())
-    )
+def wait_until_announcements_are_read(cluster: Cluster, *schemas: int) -> None:
+    """Wait until the node Leases announce these schemas, and each agent has listed them. By default both the newest."""
+    expected = sorted(schemas or (READ_SCHEMA, READ_SCHEMA))
+    leases = cluster.bed.store.nodes.list_leases
+    wait_for("announcements", lambda: sorted(one.schema for one in leases()) == expected)
     cluster.faults.sent.clear()
     for node in (cluster.a, cluster.b):
         lists = sent_by(node, "GET", path=LEASE_LIST)
@@ -179,6 +190,50 @@ def test_links_stay_up_while_agents_are_upgraded_and_rolled_back(cluster: Cluste
         assert cluster.pings(pair.primary, f"10.9.{pair.number}.2")
 
 
+# Panel wiring
+
+TOPOLOGY = "- {endpoints: [z1:in1, a1:in2], addresses: [10.9.1.1, 10.9.1.2]}"
+
+
+def wiring_of_a_new_link(cluster: Cluster) -> Wiring:
+    """The wiring of a new link by the announcements of the agents, where the node's default is panel."""
+    (link,) = wanted_links([], topologies=[Topology("default", "new", "- endpoints: [x:in1, y:in1]")]).links
+    return ApiStore(cluster.bed.api, default_wiring=Wiring.PANEL).as_recorded(link).wiring
+
+
+def linked_by_topology(cluster: Cluster) -> tuple[Sandbox, Link]:
+    """Link a pod of each node. Returns the sandbox of z1 and the record."""
+    cluster.bed.create_topology("lab", TOPOLOGY)
+    pods = [cluster.pod(name, {"ratchet": "true"}, node) for name, node in (("z1", cluster.a), ("a1", cluster.b))]
+    cluster.add_all((cluster.a, pods[0]), (cluster.b, pods[1]))
+    wait_for("the link", lambda: [derive(one) for one in cluster.bed.links().values()] == [State.LINKED])
+    (record,) = cluster.bed.links().values()
+    return pods[0], record
+
+
+def test_no_panel_record_is_created_while_an_agent_cannot_read_it(cluster: Cluster, before_panel: Path) -> None:
+    """Panel is node a's default. Node b runs a version that reads schema 2 alone, then the current one, and back."""
+    run_version(cluster, cluster.b, before_panel)
+    run_version(cluster, cluster.a, None, wiring="panel")
+    wait_until_announcements_are_read(cluster, READ_SCHEMA, CURRENT_SCHEMA)
+    sandbox, record = linked_by_topology(cluster)
+    assert (record.wiring, record.schema) == (Wiring.DIRECT, CURRENT_SCHEMA)
+    postponed = f"panel wiring postponed, because not all agents read its records link={record.name}"
+    assert cluster.bed.agents["a"].log.read_text().count(postponed) == 1
+    assert wiring_of_a_new_link(cluster) is Wiring.DIRECT
+    with pinging(sandbox, "10.9.1.2"):
+        run_version(cluster, cluster.b, None, wiring="panel")
+        wait_until_announcements_are_read(cluster)
+        assert wiring_of_a_new_link(cluster) is Wiring.PANEL
+        assert touch(cluster.bed, record.name)
+        wait_for("the link", lambda: [derive(one) for one in cluster.bed.links().values()] == [State.LINKED])
+        run_version(cluster, cluster.b, before_panel)
+        wait_until_announcements_are_read(cluster, READ_SCHEMA, CURRENT_SCHEMA)
+        assert wiring_of_a_new_link(cluster) is Wiring.DIRECT
+    assert [one.wiring for one in cluster.bed.links().values()] == [Wiring.DIRECT]
+    assert "it needs a version that reads" not in cluster.bed.agents["b"].log.read_text()
+
+
 # The switch of new records to schema 2
 
 
@@ -205,8 +260,7 @@ class Switch:
         self._wait_until_read(self.cluster.a, self.cluster.b)
 
     def _announce(self, schema: int) -> None:
-        lease = NodeLease(EARLIER_NODE, "192.168.1.99", schema, written_schema=schema)
-        self.cluster.bed.store.nodes.renew_lease(lease, HEARTBEAT["node_lost_after"], datetime.now(UTC))
+        announce(self.cluster.bed.store, EARLIER_NODE, schema)
 
     def _wait_until_read(self, *nodes: Kubelet) -> None:
         """Wait until each node lists the Leases from now on and sends a heartbeat after that."""
