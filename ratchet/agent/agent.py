@@ -213,8 +213,8 @@ class Agent:
         return Informers(store, settings.node_name, handler, self._foreground, budget)
 
     def _make_resync(self) -> Resync:
-        node, informers = self._settings.node_name, self._informers
-        return Resync(node, self._api, self._journal, self._store, informers, self._queue, self._verified)
+        node, links = self._settings.node_name, (self._queue, self._verified)
+        return Resync(node, self._api, self._journal, self._store, self._informers, *links)
 
     def _make_service(self) -> CallService:
         return CallService(

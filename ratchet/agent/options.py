@@ -222,9 +222,8 @@ OPTIONS: tuple[Option, ...] = (
            values.interface, default_text="the interface with the node's InternalIP, else the default route's"),
     Option(_NODE, "parent_address", "ADDR", "VTEP of this node: the address by which other nodes reach it",
            values.ip_address, default_text="found, and followed when it changes"),
-    Option(_LINKS, "wiring", "WIRING",
-           "wiring of new links for which none is declared; links of the labels of 2017 are direct. ratchet-daemonless "
-           "does not read this setting: set wiring for it", values.wiring, DEFAULT_WIRING),
+    Option(_LINKS, "wiring", "WIRING", "wiring of new links that declare none; those of the labels of 2017 are direct",
+           values.wiring, DEFAULT_WIRING),
     Option(_LINKS, "vxlan_port", "N",
            "UDP port of the tunnels; the same on all nodes. vxlan_port in the network configuration overrides it. "
            "ratchet-daemonless does not read this setting: set vxlan_port for it",

@@ -89,7 +89,7 @@ PLUGIN_KEYS = (
     PluginKey(
         "wiring",
         DEFAULT_WIRING,
-        "wiring of new links for which none is declared; links of the labels of 2017 are direct",
+        "wiring of new links that declare none; those of the labels of 2017 are direct",
         daemonless_only=True,
     ),
     PluginKey(

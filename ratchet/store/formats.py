@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from ratchet.core.intent import WantedLink
 from ratchet.core.kinds import Wiring
 from ratchet.core.model import Link
 from ratchet.core.schemas import CURRENT_SCHEMA, EARLIER_SCHEMA, PANEL_SCHEMA
+from ratchet.errors import MalformedRecordError
 
 if TYPE_CHECKING:
     from ratchet.store.interface import Store
@@ -112,8 +114,10 @@ class RecordFormats:
         for name in possible if writes_current else [*possible, wanted.link.name]:
             if (record := store.links.lookup(name).link) is not None:
                 return record
-        # A cache that misses the record is good enough: the create finds it.
-        return store.links.lookup_cached(wanted.link.name).link if writes_current else None
+        # That a cache misses the record, or that it is malformed, is found when the end joins, for this link alone.
+        with suppress(MalformedRecordError):
+            return store.links.lookup_cached(wanted.link.name).link if writes_current else None
+        return None
 
     def _writable(self, wiring: Wiring, name: str) -> Wiring:
         """The wiring of a new record: direct while an agent of an earlier version runs, which is logged once a link."""
