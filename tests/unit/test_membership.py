@@ -15,6 +15,7 @@ import pytest
 from ratchet.agent.membership import Membership, _by_record, _replaced
 from ratchet.core.intent import WantedLink, wanted_links
 from ratchet.core.intent.topology_limits import admit
+from ratchet.core.kinds import Wiring
 from ratchet.core.limits import LinkLimits, TopologyLimits
 from ratchet.core.model import Link, Side
 from ratchet.core.pod import Pod, PodRef, Topology
@@ -37,12 +38,16 @@ UNREADABLE = {"ratchet.links": "- {interface: in1, peer: "}
 
 
 class Declared:
-    """A fake store with these pods and topologies. `recorded` is the record name of every link, if given."""
+    """A fake store with these pods and topologies.
+
+    `recorded` is the record name of every link, if given. `wiring` is that of every record.
+    """
 
     def __init__(self, pods: Sequence[Pod], topologies: Sequence[Topology] = (), recorded: str = "") -> None:
         self.pods = list(pods)
         self.topologies = list(topologies)
         self.recorded = recorded
+        self.wiring = Wiring.DIRECT
         self.cache: dict[str, Link] = {}
 
     def store(self) -> Any:
@@ -55,7 +60,7 @@ class Declared:
         )
 
     def as_recorded(self, link: WantedLink) -> Link:
-        return replace(link.link, name=self.recorded or link.link.name)
+        return replace(link.link, name=self.recorded or link.link.name, wiring=self.wiring)
 
 
 def membership_with(records: Declared) -> Membership:
@@ -129,6 +134,14 @@ def test_a_moved_end_keeps_its_original_declaration(declared: bool) -> None:
     renamed = membership_with(store)._renamed(end, own)
     assert own[0][0].link.primary.properties.mtu == 1400
     assert renamed == replace(end, wanted=replace(end.wanted, name=store.recorded))
+
+
+def test_a_moved_end_has_the_wiring_of_its_new_record() -> None:
+    end, store = end_of_y(), Declared([pod("x"), Y], [LAB], recorded="ns.x.in1.y.in1-earlier")
+    store.wiring = Wiring.PANEL
+    renamed = membership_with(store)._renamed(end, wanted_links(store.pods, topologies=[LAB]).ends_of(Y))
+    assert renamed is not None
+    assert renamed.wanted.wiring is Wiring.PANEL
 
 
 def test_an_end_stays_while_its_record_has_both_ends() -> None:
