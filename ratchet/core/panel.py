@@ -6,6 +6,10 @@ import hashlib
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
+# The path of the panel's namespace, and the alias of its `lo`, which marks it as Ratchet's.
+PANEL_PATH = "/run/netns/ratchet"
+PANEL_MARK = "ratchet/panel"
+
 # The groups of attachments. Their upper byte is "R" in ASCII, as that of `datapath.messages.GROUP`, which is none of
 # them.
 GROUP_LEAST, GROUPS = 0x52000000, 1_000_000

@@ -9,6 +9,9 @@ leaves an empty file, over which the next one mounts.
 
 IPv6 and IPv4 forwarding are disabled before the namespace has its name. Otherwise panel ends would send multicast
 listener reports into pods.
+
+The agent cannot make the name: the shim does (shim/ratchet.c), which has the same steps in C. The agent keeps its panel
+open (`hold_panel`), so the panel outlives its name, and no other one can take its place unnoticed.
 """
 
 from __future__ import annotations
@@ -17,14 +20,16 @@ import ctypes
 import fcntl
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ratchet.core.panel import PANEL_MARK, PANEL_PATH
 from ratchet.datapath import messages, sysctl
 from ratchet.datapath.message_classes import ifinfmsg
 from ratchet.datapath.netns import CLONE_NEWNET, OWN, Netns, open_netns, refuse_host
@@ -32,11 +37,12 @@ from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Reading
 from ratchet.datapath.rtnetlink import Channel
 from ratchet.errors import DatapathError, ForeignNamespaceError, NamespaceGoneError
 
-PATH = "/run/netns/ratchet"
-
 LOOPBACK_INDEX = 1
-MARK = "ratchet/panel"
 MS_BIND = 0x1000
+
+# The panels that this process holds, by path. The lock is for changes.
+_held: dict[str, Panel] = {}
+_holding = threading.Lock()
 
 _ALIAS = Reading(ifinfmsg, "IFLA_IFALIAS")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -59,12 +65,71 @@ class Panel:
         self.close()
 
 
-def open_panel(path: str = PATH, cookie: int = 0) -> Panel:
+def hold_panel(path: str) -> Panel | None:
+    """The panel at `path` that this process holds. If it holds none, open the panel and hold it from now on.
+
+    None if there is no panel yet. Do not close the result. Raises as `ensure_panel`.
+    """
+    with _holding:
+        if path not in _held and (panel := _opened(path)) is not None:
+            _held[path] = panel
+        return _held.get(path)
+
+
+def release_panel(path: str) -> None:
+    """Close the panel that this process holds for `path`."""
+    with _holding:
+        if panel := _held.pop(path, None):
+            panel.close()
+
+
+def has_name(held: Panel) -> bool:
+    """Whether a panel that this process holds still has its path. False if nothing has it.
+
+    Raises as `ensure_panel` if something else has it.
+    """
+    path = held.netns.path
+    with suppress(NamespaceGoneError), open_netns(path) as netns:
+        if netns.is_same_as(held.netns):
+            return True
+    found = _opened(path)
+    if found is None:
+        return False
+    found.close()
+    raise _another_panel(path)
+
+
+def open_panel(path: str = PANEL_PATH, cookie: int = 0) -> Panel:
     """Open the panel at `path`; with `cookie`, only the panel that has this cookie.
 
+    If this process holds a panel of this path, it is the only one that can be opened, also while nothing has the path.
+
     Raises NamespaceGoneError if there is no namespace or another panel, ForeignNamespaceError if the namespace is not
-    Ratchet's, HostNamespaceError if it is the node's own.
+    Ratchet's or not the held panel, HostNamespaceError if it is the node's own.
     """
+    held = _held.get(path)
+    panel = _open_at(path) if held is None else _open_held(held)
+    if cookie and panel.cookie != cookie:
+        panel.close()
+        raise NamespaceGoneError(f"cannot use patch panel {path}: another panel has this path now", path=path)
+    return panel
+
+
+def _open_held(held: Panel) -> Panel:
+    """Another descriptor of a held panel. Raises ForeignNamespaceError if another namespace has its path."""
+    path = held.netns.path
+    try:
+        netns = open_netns(path)
+    except NamespaceGoneError:
+        return Panel(Netns(path, os.dup(held.netns.fd)), held.cookie)
+    if netns.is_same_as(held.netns):
+        return Panel(netns, held.cookie)
+    netns.close()
+    raise _another_panel(path)
+
+
+def _open_at(path: str) -> Panel:
+    """Open the panel at `path`, of which this process holds none."""
     netns = open_netns(path)
     try:
         refuse_host(netns)
@@ -75,16 +140,21 @@ def open_panel(path: str = PATH, cookie: int = 0) -> Panel:
                     path=path,
                     details="Delete or rename the namespace (ip netns del). Ratchet needs this name for its own.",
                 )
-            found = channel.cookie()
-            if cookie and found != cookie:
-                raise NamespaceGoneError(f"cannot use patch panel {path}: another panel has this path now", path=path)
-            return Panel(netns, found)
+            return Panel(netns, channel.cookie())
     except BaseException:
         netns.close()
         raise
 
 
-def ensure_panel(lock: str, path: str = PATH, held: Panel | None = None) -> Panel:
+def _another_panel(path: str) -> ForeignNamespaceError:
+    return ForeignNamespaceError(
+        f"cannot use patch panel {path}: it is not the one that this process has open",
+        path=path,
+        details="Both panels have cables. Delete the one at this path (ip netns del) to get the other one back.",
+    )
+
+
+def ensure_panel(lock: str, path: str = PANEL_PATH, held: Panel | None = None) -> Panel:
     """Open the panel at `path`. If there is none, give its name to the panel `held`, or create one.
 
     `lock` is an existing folder that only root can open: a flock(2) on it excludes other processes and threads.
@@ -99,21 +169,17 @@ def ensure_panel(lock: str, path: str = PATH, held: Panel | None = None) -> Pane
             panel = _opened(path)
             if panel is None:
                 _name(path, held)
-                panel = open_panel(path)
+                panel = _open_at(path)
     if held is not None and panel.cookie != held.cookie:
         panel.close()
-        raise ForeignNamespaceError(
-            f"cannot use patch panel {path}: it is not the one that this process has open",
-            path=path,
-            details="Both panels have cables. Delete the one at this path (ip netns del) to get the other one back.",
-        )
+        raise _another_panel(path)
     return panel
 
 
 def _opened(path: str) -> Panel | None:
     """The panel at `path`; None if there is nothing, or the empty file of a process that was killed."""
     try:
-        return open_panel(path)
+        return _open_at(path)
     except NamespaceGoneError as error:
         try:
             status = os.lstat(path)
@@ -147,7 +213,7 @@ def _create(path: str) -> None:
     _checked(_libc.unshare(CLONE_NEWNET))
     sysctl.disable_ipv6_and_forwarding()
     with Channel() as channel:
-        channel.do(messages.brought_up(LOOPBACK_INDEX, MARK.partition("/")[2]))
+        channel.do(messages.brought_up(LOOPBACK_INDEX, PANEL_MARK.partition("/")[2]))
     _bind(OWN, path)
 
 
@@ -181,4 +247,4 @@ def _locked(folder: str) -> Iterator[None]:
 
 def _is_marked(channel: Channel) -> bool:
     (answer,) = channel.do(messages.link_named("lo"))
-    return _ALIAS.read(answer.messages[0], HEADER.size + IFINFOMSG.size).get("IFLA_IFALIAS") == MARK
+    return _ALIAS.read(answer.messages[0], HEADER.size + IFINFOMSG.size).get("IFLA_IFALIAS") == PANEL_MARK

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.core.panel import PANEL_MARK
 from ratchet.datapath import sysctl
 from ratchet.datapath.identity import netns_cookie
 from ratchet.datapath.panel.cables import cables_of
-from ratchet.datapath.panel.namespace import MARK, ensure_panel, open_panel
+from ratchet.datapath.panel.namespace import ensure_panel, open_panel
 from ratchet.dev.testbed import wait_for
 from ratchet.errors import DatapathError, ForeignNamespaceError, HostNamespaceError, NamespaceGoneError
 from tests.support.namespaces import Bed
@@ -38,7 +39,7 @@ def _sysctl(bed: Bed, name: str) -> str:
 def test_a_panel_is_marked_and_has_neither_ipv6_nor_forwarding(bed: Bed, panels: Panels) -> None:
     panel = panels.make()
     assert panel.cookie == netns_cookie(bed.path("panel"))
-    assert json.loads(bed.ip("panel", "-j", "link", "show", "lo"))[0]["ifalias"] == MARK
+    assert json.loads(bed.ip("panel", "-j", "link", "show", "lo"))[0]["ifalias"] == PANEL_MARK
     for scope in ("all", "default", "lo"):
         assert _sysctl(bed, f"ipv6/conf/{scope}/disable_ipv6") == "1"
     assert _sysctl(bed, "ipv4/ip_forward") == "0"
@@ -142,7 +143,7 @@ def test_a_namespace_without_the_mark_is_refused(bed: Bed, panels: Panels) -> No
 
 def test_the_namespace_of_the_node_is_refused_even_with_the_mark(bed: Bed, panels: Panels) -> None:
     bed.add("node")
-    bed.ip("node", "link", "set", "lo", "alias", MARK)
+    bed.ip("node", "link", "set", "lo", "alias", PANEL_MARK)
     with bed.inside("node"), pytest.raises(HostNamespaceError, match="it is the node's own"):
         ensure_panel(panels.lock, bed.path("node"))
 
