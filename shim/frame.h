@@ -5,6 +5,7 @@
 #define FRAME_VERSION 1
 #define FRAME_REQUEST 1
 #define FRAME_ANSWER 2
+#define FRAME_PANEL 3
 #define FRAME_HEADER_BYTES 20
 #define FRAME_AT_MAGIC 0
 #define FRAME_AT_VERSION 4
@@ -19,6 +20,8 @@
 #define FRAME_MAGIC "RTCH"
 #define FRAME_SOCKET "/run/ratchet/agent.sock"
 #define FRAME_SPOOL "/var/lib/cni/ratchet/spool"
+#define FRAME_PANEL_PATH "/run/netns/ratchet"
+#define FRAME_PANEL_MARK "ratchet/panel"
 #define FRAME_VARIABLES {"CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"}
 #define FRAME_VARIABLES_COUNT 6
 

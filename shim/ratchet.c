@@ -8,6 +8,9 @@
  *
  * A DEL that fails blocks its pod's deletion, so it is kept in a spool, which the agent empties when it is back. For
  * the same reason nothing that DEL prints says "not found": containerd takes that for a success.
+ *
+ * The shim also makes the node's patch panel, a network namespace with a name. The agent cannot: a mount that it makes
+ * is its container's own. A call is served with or without a panel.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -15,17 +18,22 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h> /* renameat */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -52,6 +60,13 @@
 #endif
 #ifndef VERSION_MS
 #define VERSION_MS 2000
+#endif
+/* Milliseconds that a call may spend on the patch panel: for the agent's answer, and in all. */
+#ifndef PANEL_ANSWER_MS
+#define PANEL_ANSWER_MS 2000
+#endif
+#ifndef PANEL_MS
+#define PANEL_MS 5000
 #endif
 #ifndef SPOOL_FILES_MAX
 #define SPOOL_FILES_MAX 4096
@@ -93,6 +108,7 @@ struct command {
     const char *name;
     int64_t answer_ms;
     void (*without_agent)(void);
+    bool needs_panel;
 };
 
 static const char *const VARIABLES[] = FRAME_VARIABLES;
@@ -251,6 +267,7 @@ static _Noreturn void fail_to_read(int code, const char *object, const char *cau
 static void tell(const struct text *message, const char *outcome)
 {
     static struct text line;
+    line.length = 0;
     add(&line, "ratchet: ");
     add_escaped(&line, message);
     add(&line, outcome);
@@ -274,6 +291,36 @@ static const char *socket_path(void)
 static const char *spool_path(void)
 {
     return setting("RATCHET_AGENT_SPOOL", FRAME_SPOOL);
+}
+
+/* Empty: the node has no panel, and the shim makes none. */
+static const char *panel_path(void)
+{
+    const char *value = getenv("RATCHET_PANEL");
+    return value != NULL ? value : FRAME_PANEL_PATH;
+}
+
+/* The length of a path without the slashes at its end: with one, a link would be followed. */
+static size_t length_of_path(const char *path)
+{
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    return length;
+}
+
+static bool make_folder(char *path, mode_t mode)
+{
+    for (size_t at = 1;; at++) {
+        char here = path[at];
+        if (here != '/' && here != '\0')
+            continue;
+        path[at] = '\0';
+        bool there = mkdir(path, mode) == 0 || errno == EEXIST;
+        path[at] = here;
+        if (!there || here == '\0')
+            return there;
+    }
 }
 
 /* The spool: what DEL leaves for an agent that does not answer */
@@ -350,33 +397,16 @@ static void name_partial(struct text *name)
     add_number(name, (uint64_t)getpid());
 }
 
-static bool make_folder(char *path)
-{
-    for (size_t at = 1;; at++) {
-        char here = path[at];
-        if (here != '/' && here != '\0')
-            continue;
-        path[at] = '\0';
-        bool there = mkdir(path, 0700) == 0 || errno == EEXIST;
-        path[at] = here;
-        if (!there || here == '\0')
-            return there;
-    }
-}
-
 /* The spool is made where it is missing, and refused where it is not ours alone to write. */
 static bool open_spool(int *spool)
 {
     char path[PATH_MAX];
-    size_t length = strlen(folder);
-    /* With a slash behind it, a link would be followed. */
-    while (length > 1 && folder[length - 1] == '/')
-        length--;
+    size_t length = length_of_path(folder);
     if (length >= sizeof path)
         return cannot_keep(strerror(ENAMETOOLONG));
     memcpy(path, folder, length);
     path[length] = '\0';
-    if (!make_folder(path))
+    if (!make_folder(path, 0700))
         return cannot_write();
 
     struct stat found;
@@ -507,12 +537,12 @@ static void say_versions(void)
 }
 
 static const struct command COMMANDS[] = {
-    {"ADD", ADD_MS, try_again},
-    {"DEL", DEL_MS, keep_for_later},
-    {"CHECK", CHECK_MS, try_again},
-    {"GC", GC_MS, try_again},
-    {"STATUS", STATUS_MS, be_unavailable},
-    {"VERSION", VERSION_MS, say_versions},
+    {"ADD", ADD_MS, try_again, true},
+    {"DEL", DEL_MS, keep_for_later, true},
+    {"CHECK", CHECK_MS, try_again, false},
+    {"GC", GC_MS, try_again, false},
+    {"STATUS", STATUS_MS, be_unavailable, true},
+    {"VERSION", VERSION_MS, say_versions, false},
 };
 
 /* The call */
@@ -583,6 +613,16 @@ static void put_stdin(void)
     }
 }
 
+static void put_header(unsigned char *into, unsigned kind, unsigned count, size_t length)
+{
+    memcpy(into + FRAME_AT_MAGIC, FRAME_MAGIC, sizeof FRAME_MAGIC - 1);
+    put_number(into + FRAME_AT_VERSION, 1, FRAME_VERSION);
+    put_number(into + FRAME_AT_KIND, 1, kind);
+    put_number(into + FRAME_AT_COUNT, 2, count);
+    put_number(into + FRAME_AT_BEGAN, 8, (uint64_t)began);
+    put_number(into + FRAME_AT_LENGTH, 4, length);
+}
+
 static void make_request(void)
 {
     unsigned variables = 0;
@@ -590,12 +630,7 @@ static void make_request(void)
     for (size_t at = 0; at < FRAME_VARIABLES_COUNT; at++)
         variables += put_variable(VARIABLES[at]);
     put_stdin();
-    memcpy(request + FRAME_AT_MAGIC, FRAME_MAGIC, sizeof FRAME_MAGIC - 1);
-    put_number(request + FRAME_AT_VERSION, 1, FRAME_VERSION);
-    put_number(request + FRAME_AT_KIND, 1, FRAME_REQUEST);
-    put_number(request + FRAME_AT_COUNT, 2, variables);
-    put_number(request + FRAME_AT_BEGAN, 8, (uint64_t)began);
-    put_number(request + FRAME_AT_LENGTH, 4, request_length - FRAME_HEADER_BYTES);
+    put_header(request, FRAME_REQUEST, variables, request_length - FRAME_HEADER_BYTES);
 }
 
 /* The agent */
@@ -617,9 +652,8 @@ static bool no_answer(const char *cause)
 }
 
 /* 0 or an errno. EAGAIN is a queue that is full (connect(2), AF_UNIX): a place in it comes free soon, or never. */
-static int connect_patiently(int agent, const struct sockaddr_un *address)
+static int connect_patiently(int agent, const struct sockaddr_un *address, int64_t until)
 {
-    int64_t until = earlier(began + (int64_t)CONNECT_MS * NS_PER_MS, end_of_call());
     const struct timespec pause = {.tv_nsec = RETRY_MS * NS_PER_MS};
     while (connect(agent, (const struct sockaddr *)address, sizeof *address) != 0) {
         if (errno == EAGAIN && now() < until)
@@ -630,20 +664,27 @@ static int connect_patiently(int agent, const struct sockaddr_un *address)
     return 0;
 }
 
-static bool reach_agent(int *agent)
+/* 0 or an errno. */
+static int connect_to_agent(int *agent, int64_t until)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     size_t length = strlen(socket_path());
     if (length >= sizeof address.sun_path)
-        return cannot("reach", strerror(ENAMETOOLONG));
+        return ENAMETOOLONG;
     memcpy(address.sun_path, socket_path(), length);
     *agent = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (*agent < 0)
-        return cannot("reach", strerror(errno));
-    int fault = connect_patiently(*agent, &address);
-    if (fault == EAGAIN)
-        return cannot("reach", "too many calls wait for it already");
-    return fault == 0 || cannot("reach", strerror(fault));
+    return *agent < 0 ? errno : connect_patiently(*agent, &address, until);
+}
+
+static const char *cause_of(int fault)
+{
+    return fault == EAGAIN ? "too many calls wait for it already" : strerror(fault);
+}
+
+static bool reach_agent(int *agent)
+{
+    int fault = connect_to_agent(agent, earlier(began + (int64_t)CONNECT_MS * NS_PER_MS, end_of_call()));
+    return fault == 0 || cannot("reach", cause_of(fault));
 }
 
 /* A fault is not told: an agent that refused the request early has answered all the same, and else reading says why. */
@@ -691,23 +732,36 @@ static bool receive(int agent, unsigned char *into, size_t length)
     return true;
 }
 
+static int status_of(const unsigned char *header)
+{
+    return (int)get_number(header + FRAME_AT_COUNT, 2);
+}
+
+/* Why it is not the header of an answer; NULL if it is. */
+static const char *fault_of_answer(const unsigned char *header)
+{
+    if (memcmp(header + FRAME_AT_MAGIC, FRAME_MAGIC, sizeof FRAME_MAGIC - 1) != 0)
+        return "what came is no frame";
+    if (header[FRAME_AT_VERSION] != FRAME_VERSION)
+        return "it speaks another version than this executable: install both from one release";
+    if (header[FRAME_AT_KIND] != FRAME_ANSWER || status_of(header) > FRAME_STATUS_MAX ||
+        get_number(header + FRAME_AT_BEGAN, 8))
+        return "what came is no answer";
+    if (get_number(header + FRAME_AT_LENGTH, 4) > sizeof answer)
+        return "it is longer than " SPELT(FRAME_ANSWER_MAX) " bytes";
+    return NULL;
+}
+
 static bool receive_answer(int agent)
 {
     unsigned char header[FRAME_HEADER_BYTES];
     if (!receive(agent, header, sizeof header))
         return false;
-    if (memcmp(header + FRAME_AT_MAGIC, FRAME_MAGIC, sizeof FRAME_MAGIC - 1) != 0)
-        return no_answer("what came is no frame");
-    if (header[FRAME_AT_VERSION] != FRAME_VERSION)
-        return no_answer("it speaks another version than this executable: install both from one release");
-    uint64_t status = get_number(header + FRAME_AT_COUNT, 2);
-    uint64_t length = get_number(header + FRAME_AT_LENGTH, 4);
-    if (header[FRAME_AT_KIND] != FRAME_ANSWER || status > FRAME_STATUS_MAX || get_number(header + FRAME_AT_BEGAN, 8))
-        return no_answer("what came is no answer");
-    if (length > sizeof answer)
-        return no_answer("it is longer than " SPELT(FRAME_ANSWER_MAX) " bytes");
-    answer_status = (int)status;
-    answer_length = (size_t)length;
+    const char *fault = fault_of_answer(header);
+    if (fault != NULL)
+        return no_answer(fault);
+    answer_status = status_of(header);
+    answer_length = (size_t)get_number(header + FRAME_AT_LENGTH, 4);
     return receive(agent, answer, answer_length);
 }
 
@@ -719,6 +773,319 @@ static _Noreturn void pass_on(void)
     add(&reason, strerror(errno));
     tell(&reason, "");
     _exit(1);
+}
+
+/* The patch panel: a namespace that is mounted at a path, as by ip-netns(8) (ratchet/datapath/panel/namespace.py) */
+
+#define NSFS 0x6e736673U /* NSFS_MAGIC in linux/magic.h, which musl-gcc does not find */
+#define MARK_BYTES (sizeof FRAME_PANEL_MARK - 1)
+
+enum { RTM_NEWLINK = 16, NLM_F_REQUEST = 1, NLM_F_ACK = 4, IFLA_IFALIAS = 20, LOOPBACK = 1 };
+
+static struct text panel_fault; /* why there is no panel */
+
+static bool no_panel(const char *cause)
+{
+    add(&panel_fault, "cannot make patch panel ");
+    add_foreign(&panel_fault, panel_path());
+    add(&panel_fault, ": ");
+    add(&panel_fault, cause);
+    return false;
+}
+
+/* Whether it is Ratchet's is for the agent to see. */
+static bool is_namespace(const char *path)
+{
+    struct statfs found;
+    return statfs(path, &found) == 0 && (uint64_t)found.f_type == NSFS;
+}
+
+/* The folder of a path; false if it is too long. */
+static bool parent_of(const char *path, char parent[PATH_MAX])
+{
+    size_t length = length_of_path(path);
+    while (length > 0 && path[length - 1] != '/')
+        length--;
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    if (length >= PATH_MAX)
+        return false;
+    memcpy(parent, length > 0 ? path : ".", length > 0 ? length : 1);
+    parent[length > 0 ? length : 1] = '\0';
+    return true;
+}
+
+/* Exclude other shims and the daemonless plugin, which locks the same folder: the state directory. */
+static bool lock_panel(int *lock, int64_t until)
+{
+    char path[PATH_MAX];
+    const struct timespec pause = {.tv_nsec = RETRY_MS * NS_PER_MS};
+    if (!parent_of(spool_path(), path))
+        return no_panel(strerror(ENAMETOOLONG));
+    *lock = make_folder(path, 0700) ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    bool is_locked = *lock >= 0;
+    while (is_locked && flock(*lock, LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            is_locked = false;
+        else if (now() > until)
+            return no_panel("another process keeps the lock of the state directory");
+        else
+            nanosleep(&pause, NULL);
+    }
+    if (is_locked)
+        return true;
+    static struct text cause;
+    add(&cause, "cannot lock ");
+    add_foreign(&cause, path);
+    add(&cause, ": ");
+    add(&cause, strerror(errno));
+    return no_panel(cause.bytes);
+}
+
+/* Whether nothing has the name, or only the empty file of a process that was killed. */
+static bool is_name_free(const char *path, const char *parent)
+{
+    struct stat found, around;
+    if (lstat(path, &found) != 0)
+        return errno == ENOENT || no_panel(strerror(errno));
+    if (S_ISREG(found.st_mode) && found.st_size == 0 && stat(parent, &around) == 0 && found.st_dev == around.st_dev)
+        return true;
+    return no_panel("it exists and is not a network namespace");
+}
+
+static bool cannot_ask(const char *cause)
+{
+    static struct text why;
+    add(&why, "cannot ask the node agent at ");
+    add_foreign(&why, socket_path());
+    add(&why, " for the panel that it has open: ");
+    add(&why, cause);
+    return no_panel(why.bytes);
+}
+
+/* As recv(2), with the descriptor that comes along. `lost`: one came, and could not be received. */
+static ssize_t receive_descriptor(int agent, unsigned char *into, size_t length, int *descriptor, bool *lost)
+{
+    union {
+        struct cmsghdr header;
+        unsigned char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec piece = {.iov_base = into, .iov_len = length};
+    struct msghdr message = {
+        .msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t got = recvmsg(agent, &message, MSG_CMSG_CLOEXEC);
+    if (got <= 0)
+        return got;
+    const struct cmsghdr *first = CMSG_FIRSTHDR(&message);
+    if (first != NULL && first->cmsg_level == SOL_SOCKET && first->cmsg_type == SCM_RIGHTS &&
+        first->cmsg_len >= CMSG_LEN(sizeof(int)))
+        memcpy(descriptor, CMSG_DATA(first), sizeof(int));
+    *lost |= (message.msg_flags & MSG_CTRUNC) != 0;
+    return got;
+}
+
+/* The agent's answer: the panel that it has open, or -1. False if it may have one. */
+static bool receive_panel(int agent, int *panel, int64_t until)
+{
+    unsigned char header[FRAME_HEADER_BYTES];
+    bool lost = false;
+    for (size_t length = 0; length < sizeof header;) {
+        ssize_t got = receive_descriptor(agent, header + length, sizeof header - length, panel, &lost);
+        if (got > 0)
+            length += (size_t)got;
+        else if (got == 0 || errno == ECONNRESET)
+            return true;
+        else if (errno == EAGAIN && !is_ready(agent, POLLIN, until))
+            return cannot_ask("it did not answer within " SPELT(PANEL_ANSWER_MS) " ms");
+        else if (errno != EAGAIN && errno != EINTR)
+            return cannot_ask(strerror(errno));
+    }
+    const char *fault = lost ? "its descriptor could not be received" : fault_of_answer(header);
+    return fault == NULL || cannot_ask(fault);
+}
+
+/* Ask the agent for the panel that it has open; -1 if it has none. False if it may have one: a second panel would split
+ * the node's links. An agent that closes has ended, or does not know the request and has no panel. */
+static bool ask_for_panel(int *panel, int64_t until)
+{
+    unsigned char frame[FRAME_HEADER_BYTES];
+    int agent = -1;
+    int fault = connect_to_agent(&agent, until);
+    bool is_known = fault == ENOENT || fault == ECONNREFUSED;
+    if (fault == 0) {
+        put_header(frame, FRAME_PANEL, 0, 0);
+        send(agent, frame, sizeof frame, MSG_NOSIGNAL); /* it fits; reading says why it was not taken */
+        is_known = receive_panel(agent, panel, until);
+    } else if (!is_known) {
+        cannot_ask(cause_of(fault));
+    }
+    if (agent >= 0)
+        close(agent);
+    return is_known;
+}
+
+/* The rest is done by a child, which never leaves the new namespace. It writes why it failed. */
+
+static _Noreturn void fail_in_child(int result, const char *what)
+{
+    static struct text cause;
+    int fault = errno;
+    add(&cause, "cannot ");
+    add(&cause, what);
+    add(&cause, ": ");
+    add(&cause, strerror(fault));
+    write_all(result, cause.bytes, cause.length);
+    _exit(1);
+}
+
+static bool put_sysctl(const char *path, const char *value, bool may_be_missing)
+{
+    int file = open(path, O_WRONLY | O_CLOEXEC);
+    if (file < 0)
+        return may_be_missing && errno == ENOENT;
+    return write_all(file, value, strlen(value)) && close(file) == 0;
+}
+
+/* Disabled before the namespace has its name: panel ends would send multicast listener reports into pods. */
+static bool disable_ipv6_and_forwarding(void)
+{
+    return put_sysctl("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1", true) &&
+           put_sysctl("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", true) &&
+           put_sysctl("/proc/sys/net/ipv4/ip_forward", "0", false);
+}
+
+/* The alias of `lo` is the mark of ownership (rtnetlink(7)). */
+static bool mark_panel(void)
+{
+    struct {
+        uint32_t length; /* struct nlmsghdr */
+        uint16_t type, flags;
+        uint32_t sequence, port;
+        uint8_t family, padding; /* struct ifinfomsg */
+        uint16_t device;
+        int32_t index;
+        uint32_t device_flags, change;
+        uint16_t attribute_length, attribute_type; /* struct rtattr */
+        char alias[(MARK_BYTES + 3) / 4 * 4];
+    } message = {.length = sizeof message,
+                 .type = RTM_NEWLINK,
+                 .flags = NLM_F_REQUEST | NLM_F_ACK,
+                 .index = LOOPBACK,
+                 .attribute_length = 4 + MARK_BYTES,
+                 .attribute_type = IFLA_IFALIAS};
+    struct {
+        uint32_t length; /* struct nlmsghdr */
+        uint16_t type, flags;
+        uint32_t sequence, port;
+        int32_t error; /* struct nlmsgerr */
+        unsigned char rest[256];
+    } reply = {.error = -EPROTO};
+    memcpy(message.alias, FRAME_PANEL_MARK, MARK_BYTES);
+    int kernel = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0);
+    if (kernel < 0 || send(kernel, &message, sizeof message, 0) < 0 || recv(kernel, &reply, sizeof reply, 0) < 0)
+        return false;
+    close(kernel);
+    errno = -reply.error;
+    return reply.error == 0;
+}
+
+/* Mount the namespace `panel` over a file, or a new one if `panel` is -1. */
+static _Noreturn void mount_panel(int panel, int file, int result)
+{
+    static struct text name;
+    if (panel < 0 && unshare(CLONE_NEWNET) != 0)
+        fail_in_child(result, "create a network namespace");
+    if (panel < 0 && !disable_ipv6_and_forwarding())
+        fail_in_child(result, "disable IPv6 and forwarding");
+    if (panel < 0 && !mark_panel())
+        fail_in_child(result, "set the alias of lo");
+    if (panel >= 0 && setns(panel, CLONE_NEWNET) != 0)
+        fail_in_child(result, "enter the panel that the agent has open");
+    add(&name, "/proc/self/fd/");
+    add_number(&name, (uint64_t)file);
+    if (mount("/proc/self/ns/net", name.bytes, "none", MS_BIND, NULL) != 0)
+        fail_in_child(result, "mount it");
+    _exit(0);
+}
+
+/* Wait until the child ends, or kill it: a kernel that is busy with other namespaces must not keep the call. */
+static bool wait_for_child(pid_t child, int result, int64_t until)
+{
+    static struct text cause;
+    char bytes[512];
+    for (;;) {
+        ssize_t got = is_ready(result, POLLIN, until) ? read(result, bytes, sizeof bytes) : -1;
+        if (got > 0)
+            add_bytes(&cause, bytes, (size_t)got);
+        else if (got == 0)
+            break;
+        else if (errno != EINTR || now() > until) {
+            kill(child, SIGKILL);
+            add(&cause, "the kernel did not make it in time");
+            break;
+        }
+    }
+    int status = 0;
+    pid_t ended;
+    const struct timespec pause = {.tv_nsec = RETRY_MS * NS_PER_MS};
+    int64_t patience = now() + (int64_t)1000 * NS_PER_MS;
+    while ((ended = waitpid(child, &status, WNOHANG)) == 0 && now() < patience)
+        nanosleep(&pause, NULL);
+    if (ended == child && status != 0 && cause.length == 0)
+        add(&cause, "the process that makes it was killed");
+    return cause.length == 0 || no_panel(cause.bytes);
+}
+
+static bool make_panel(int panel, const char *path, int64_t until)
+{
+    int result[2] = {-1, -1};
+    int file = open(path, O_RDONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0444);
+    if (file < 0)
+        return no_panel(strerror(errno));
+    pid_t child = pipe2(result, O_CLOEXEC) == 0 ? fork() : -1;
+    if (child == 0)
+        mount_panel(panel, file, result[1]);
+    bool is_made = child > 0 || no_panel(strerror(errno));
+    if (result[1] >= 0)
+        close(result[1]);
+    if (is_made)
+        is_made = wait_for_child(child, result[0], until);
+    if (result[0] >= 0)
+        close(result[0]);
+    close(file);
+    if (!is_made) /* under the lock, so it is the file from above; as a mount point it is busy */
+        unlink(path);
+    return is_made;
+}
+
+static bool restore_panel(const char *path, int64_t until)
+{
+    char parent[PATH_MAX];
+    int panel = -1;
+    if (!parent_of(path, parent))
+        return no_panel(strerror(ENAMETOOLONG));
+    if (!is_name_free(path, parent))
+        return false;
+    bool is_made = ask_for_panel(&panel, earlier(until, now() + (int64_t)PANEL_ANSWER_MS * NS_PER_MS)) &&
+                   (make_folder(parent, 0755) || no_panel(strerror(errno))) && make_panel(panel, path, until);
+    if (panel >= 0)
+        close(panel);
+    return is_made;
+}
+
+/* Make sure that the panel has its name. A fault is told, and the call goes on. */
+static void ensure_panel(void)
+{
+    const char *path = panel_path();
+    if (path[0] == '\0' || is_namespace(path))
+        return;
+    int64_t until = earlier(now() + (int64_t)PANEL_MS * NS_PER_MS, end_of_call());
+    int lock = -1;
+    bool is_there = lock_panel(&lock, until) && (is_namespace(path) || restore_panel(path, until));
+    if (!is_there)
+        tell(&panel_fault, "");
+    if (lock >= 0)
+        close(lock);
 }
 
 /* The daemonless plugin */
@@ -787,6 +1154,8 @@ int main(void)
     ignore_sigpipe();
     read_command();
     make_request();
+    if (command->needs_panel)
+        ensure_panel();
     int agent = -1;
     if (!reach_agent(&agent)) {
         become_daemonless();

@@ -28,6 +28,7 @@ from ratchet.agent.lost_peers import LostPeers
 from ratchet.agent.membership import Membership
 from ratchet.agent.metrics import Gauges, Metrics
 from ratchet.agent.pages import health_pages, public_pages
+from ratchet.agent.panel import NodePanel
 from ratchet.agent.periodic import PeriodicWork
 from ratchet.agent.port_clash import PortClash
 from ratchet.agent.priority import ForegroundGate
@@ -81,6 +82,7 @@ class Agent:
         self._interrupts = Interrupts()
         self._journal = Journal(settings.state_dir, remembers=True, links_most=settings.links_per_node)
         self._underlays = Underlays(settings)
+        self._panel = NodePanel(settings.panel)
         self._api = self._connect()
         self._announcer = self._make_announcer()
         self._informers = self._make_informers()
@@ -109,7 +111,7 @@ class Agent:
             SpoolReplayer(Spool(one), self._service.serve_alone)
             for one in spool_directories(settings.spool_dir, settings.socket)
         ]
-        self._server = Server(settings.socket, self._service.serve)
+        self._server = Server(settings.socket, self._service.serve, lambda: self._panel.descriptor)
         self._http = self._make_http()
         self._probes = HttpServer("health", settings.health_addr, health_pages(self._health), PROBE_LIMITS)
         self._metrics.gauges(self._gauges)
@@ -122,6 +124,7 @@ class Agent:
         with self._server, self._http, self._probes:
             self._start()
             self._server.start()
+            self._panel.look()  # after the server's start, so that a shim can ask for a panel that is open
             log.info("agent started node=%s socket=%s", self._settings.node_name, self._settings.socket)
             gc.collect()
             gc.set_threshold(*COLLECTION_THRESHOLDS)
@@ -229,6 +232,7 @@ class Agent:
             self._verified,
             self._interrupts,
             self._health.note,
+            self._panel,
         )
 
     def _make_status(self) -> LinkStatus:
@@ -243,7 +247,9 @@ class Agent:
         )
 
     def _make_health(self) -> AgentHealth:
-        return AgentHealth(self._informers, self._heartbeat, self._queue, self._journal, self._guard, self._port)
+        return AgentHealth(
+            self._informers, self._heartbeat, self._queue, self._journal, self._guard, self._port, self._panel
+        )
 
     def _make_workers(self) -> Workers:
         store = self._store.patient(WORKER_PATIENCE_SECONDS)
@@ -276,6 +282,7 @@ class Agent:
             self._health,
             self._guard,
             self._port,
+            self._panel,
         )
 
     def _make_http(self) -> HttpServer:

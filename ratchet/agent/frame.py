@@ -7,14 +7,16 @@ frame is a header of 20 bytes, big-endian, and a body:
 |---|---|---|---|
 | 4 | magic | `RTCH` | `RTCH` |
 | 1 | version | 1 | 1 |
-| 1 | kind | 1 | 2 |
+| 1 | kind | 1: call, 3: panel | 2 |
 | 2 | count | number of variables | the exit status, 0 to 255 |
 | 8 | began | time of the call, nanoseconds of CLOCK_BOOTTIME | 0 |
 | 4 | length | of the body, bytes | of the body, bytes |
 
-The body of a request has each variable as a length of 4 bytes and `NAME=value`, and then stdin up to the end. The body
-of an answer is the output on stdout. Nothing follows a frame. Neither side shuts down its half of the connection: the
-end of the other's stream means that the other process is gone.
+The body of a call has each variable as a length of 4 bytes and `NAME=value`, and then stdin up to the end. The body of
+an answer is the output on stdout. A request of kind 3 asks for the patch panel. Neither it nor its answer has a body.
+With the answer comes the descriptor of the panel's namespace (unix(7), SCM_RIGHTS), if the agent has the panel open.
+Nothing follows a frame. Neither side shuts down its half of the connection: the end of the other's stream means that
+the other process is gone.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ MAGIC = b"RTCH"
 VERSION = 1
 REQUEST = 1
 ANSWER = 2
+PANEL = 3
 
 # The parameters of the specification (SPEC.md, section 2, "Parameters"), in the order in which they are sent. The agent
 # gets no other variables.
@@ -77,6 +80,11 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class PanelRequest:
+    """A request for the descriptor of the open patch panel."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The result of a call: the shim writes `stdout` and exits with `status`, 0 to 255."""
 
@@ -86,6 +94,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
+    kind: int
     count: int
     began: int
     length: int
@@ -109,12 +118,25 @@ def decode_request(frame: bytes) -> Request:
 
 
 def read_request(read: Callable[[int], bytes]) -> Request:
+    """Read one call, as `read_any_request` reads a request."""
+    return _read_body(read, _read_header(read, REQUEST))
+
+
+def read_any_request(read: Callable[[int], bytes]) -> Request | PanelRequest:
     """Read one request.
 
     `read(n)` returns one to `n` bytes, or none at the end of the stream, as socket.recv does. The limits are checked
     before the body is read. Raises FrameError, and the errors of `read`.
     """
-    header = _read_header(read, REQUEST)
+    header = _read_header(read, REQUEST, PANEL)
+    if header.kind == REQUEST:
+        return _read_body(read, header)
+    if header.count or header.length:
+        raise _unreadable("a request for the panel has no body")
+    return PanelRequest()
+
+
+def _read_body(read: Callable[[int], bytes], header: _Header) -> Request:
     if header.count > VARIABLES_MAX:
         raise _unreadable(f"it has {header.count} variables, and may have {VARIABLES_MAX}")
     _check_length(header.length, header.count * (_LENGTH.size + VARIABLE_MAX) + STDIN_MAX)
@@ -132,7 +154,7 @@ def encode_answer(answer: Reply) -> bytes:
 
 
 def read_answer(read: Callable[[int], bytes]) -> Reply:
-    """Read one answer, as `read_request` reads a request."""
+    """Read one answer, as `read_any_request` reads a request."""
     header = _read_header(read, ANSWER)
     if header.count > _STATUS_MAX:
         raise _unreadable(f"{header.count} is no exit status")
@@ -144,11 +166,14 @@ def read_answer(read: Callable[[int], bytes]) -> Reply:
 
 def header() -> str:
     """The definition for the shim: the text of `shim/frame.h`."""
+    from ratchet.core.panel import PANEL_MARK, PANEL_PATH  # here, so that each call of `agent.client` starts faster
+
     places = [struct.calcsize(">" + "".join(list(_FIELDS.values())[:index])) for index in range(len(_FIELDS))]
     numbers = {
         "VERSION": VERSION,
         "REQUEST": REQUEST,
         "ANSWER": ANSWER,
+        "PANEL": PANEL,
         "HEADER_BYTES": HEADER_BYTES,
         **{f"AT_{name}": place for name, place in zip(_FIELDS, places, strict=True)},
         "VARIABLE_MAX": VARIABLE_MAX,
@@ -156,7 +181,8 @@ def header() -> str:
         "ANSWER_MAX": ANSWER_MAX,
         "STATUS_MAX": _STATUS_MAX,
     }
-    texts = {"MAGIC": MAGIC.decode(), "SOCKET": SOCKET, "SPOOL": SPOOL}
+    panel = {"PANEL_PATH": PANEL_PATH, "PANEL_MARK": PANEL_MARK}
+    texts = {"MAGIC": MAGIC.decode(), "SOCKET": SOCKET, "SPOOL": SPOOL, **panel}
     names = ", ".join(f'"{name}"' for name in VARIABLES)
     return "\n".join(
         [
@@ -201,15 +227,15 @@ def _frame(kind: int, count: int, began: int, body: bytes) -> bytes:
     return _HEADER.pack(MAGIC, VERSION, kind, count, began, len(body)) + body
 
 
-def _read_header(read: Callable[[int], bytes], wanted: int) -> _Header:
+def _read_header(read: Callable[[int], bytes], *wanted: int) -> _Header:
     magic, version, kind, count, began, length = _HEADER.unpack(_read_exactly(read, HEADER_BYTES))
     if magic != MAGIC:
         raise _unreadable(f"it begins with {magic!r}, expected {MAGIC!r}")
     if version != VERSION:
         raise _unreadable(f"its version is {version}, expected {VERSION}")
-    if kind != wanted:
-        raise _unreadable(f"its kind is {kind}, expected {wanted}")
-    return _Header(count, began, length)
+    if kind not in wanted:
+        raise _unreadable(f"its kind is {kind}, expected {' or '.join(map(str, wanted))}")
+    return _Header(kind, count, began, length)
 
 
 def _check_length(length: int, most: int) -> None:

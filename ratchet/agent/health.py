@@ -46,6 +46,15 @@ class Port(Protocol):
         ...
 
 
+class Panel(Protocol):
+    """The patch panel."""
+
+    @property
+    def fault(self) -> str:
+        """Why it cannot be used; empty if it can, or if there is none yet."""
+        ...
+
+
 class AgentHealth:
     """Decides whether the agent is live and ready. `clock` returns monotonic seconds."""
 
@@ -57,6 +66,7 @@ class AgentHealth:
         journal: Journal,
         guard: Guard,
         port: Port,
+        panel: Panel,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._informers = informers
@@ -65,6 +75,7 @@ class AgentHealth:
         self._journal = journal
         self._guard = guard
         self._port = port
+        self._panel = panel
         self._clock = clock
         self._progress = clock()
         self._logged: ReconcileKey | None = None
@@ -108,4 +119,4 @@ class AgentHealth:
     def note(self) -> str:
         """What an operator of a ready agent should know; empty if nothing."""
         unguarded = f"not guarded: {self._guard.fault}" if self._guard.fault else ""
-        return "; ".join(filter(None, (self._port.fault, unguarded)))
+        return "; ".join(filter(None, (self._port.fault, unguarded, self._panel.fault)))

@@ -36,6 +36,7 @@ from ratchet.core.limits import (
     LINKS_PER_NODE,
     LINKS_PER_POD,
 )
+from ratchet.core.panel import PANEL_PATH
 from ratchet.core.ports import FURTHER_PORTS, PORT_MOST
 
 DEFAULT_METRICS_ADDR = ":9472"
@@ -213,6 +214,10 @@ OPTIONS: tuple[Option, ...] = (
            "directory for DELs that arrive while the agent is down. If you change it, set RATCHET_AGENT_SPOOL in the "
            "runtime's environment too",
            values.path, default_text="spool in the state directory"),
+    Option(_NODE, "panel", "PATH",
+           "path of the network namespace that is the node's patch panel, which the shim makes. If you change it, set "
+           "RATCHET_PANEL in the runtime's environment too",
+           values.path, PANEL_PATH),
     Option(_NODE, "host_root", "DIR",
            "mount point of the node's file system, if not the agent's own. Delegate plugins run there (chroot)",
            _root, "", "the agent's own file system", may_be_empty=True),

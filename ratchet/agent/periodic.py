@@ -1,4 +1,4 @@
-"""The agent's periodic work: resyncs, checks of interfaces, of the tunnel guard and port, and of VNI Leases."""
+"""The agent's periodic work: resyncs, checks of interfaces, the tunnel guard and port, the panel and VNI Leases."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ratchet.agent.health import AgentHealth
 from ratchet.agent.informers import Informers
+from ratchet.agent.panel import NodePanel
 from ratchet.agent.port_clash import PortClash
 from ratchet.agent.queue import ReconcileQueue
 from ratchet.agent.resync import Resync
@@ -42,6 +43,7 @@ class PeriodicWork:
     health: AgentHealth
     guard: TunnelGuard
     port: PortClash
+    panel: NodePanel
 
     def run(self, stopping: threading.Event) -> None:
         """Work until `stopping` is set."""
@@ -52,6 +54,7 @@ class PeriodicWork:
         while not stopping.wait(STEP_SECONDS):
             self.health.note_progress()
             self.journal.flush()
+            self.panel.look()
             now = time.monotonic()
             if now >= next_resync:
                 self.resync.run()

@@ -1,6 +1,7 @@
 """The agent's Unix socket for CNI calls, which only root may use.
 
-A connection has one call: a request frame in, an answer frame out. Each call has a thread, so calls do not wait for
+A connection has one call: a request frame in, an answer frame out. A shim may also ask for the open patch panel, to
+give it its name back. Each call has a thread, so calls do not wait for
 each other. The number of threads is bounded; further calls wait in the socket's backlog. The thread that accepts a call
 also serves it, because a handover to another thread costs much of what a call costs. A thread that gets no call for a
 while ends, except for SPARE ones.
@@ -17,12 +18,12 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ratchet.agent.frame import FrameError, Reply, Request, encode_answer, read_request
+from ratchet.agent.frame import FrameError, PanelRequest, Reply, Request, encode_answer, read_any_request
 from ratchet.cni.answer import error_json
 from ratchet.cni.versions import LATEST
 from ratchet.errors import RatchetError
@@ -39,19 +40,23 @@ _PEER = struct.Struct("iII")  # struct ucred (unix(7), SO_PEERCRED)
 _TIMEVAL = struct.Struct("ll")  # struct timeval (socket(7), SO_RCVTIMEO)
 
 Serve = Callable[[Request], AbstractContextManager[Reply]]
+PanelDescriptor = Callable[[], int | None]
 
 
 class Server:
     """Serves requests at `path`, from `start` until `stop`. A context manager.
 
-    `serve` returns the reply to a request as a context manager, within which the reply is sent. Only one agent serves
-    a path: the socket of a former agent is replaced, and one that still runs is waited for. `idle_seconds`: how long a
-    thread waits for a call.
+    `serve` returns the reply to a request as a context manager, within which the reply is sent. `panel` returns the
+    descriptor of the open patch panel, None if there is none. Only one agent serves a path: the socket of a former
+    agent is replaced, and one that still runs is waited for. `idle_seconds`: how long a thread waits for a call.
     """
 
-    def __init__(self, path: str, serve: Serve, *, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(
+        self, path: str, serve: Serve, panel: PanelDescriptor = lambda: None, *, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
         self._path = Path(path)
         self._serve = serve
+        self._panel = panel
         self._idle = _TIMEVAL.pack(int(idle_seconds), int(idle_seconds % 1 * 1_000_000))
         self._allowed = {0, os.geteuid()}
         self._running = 0
@@ -173,9 +178,7 @@ class Server:
             with connection:
                 connection.settimeout(REQUEST_SECONDS)
                 self._require_root(connection)
-                with self._reply(connection) as reply:
-                    connection.settimeout(REQUEST_SECONDS)
-                    connection.sendall(encode_answer(reply))
+                self._answer(connection)
         except PermissionError as error:
             log.error('call rejected cause="%s"', error)
         except OSError as cause:
@@ -187,14 +190,24 @@ class Server:
                 self._running -= 1
                 self._changed.notify_all()
 
-    def _reply(self, connection: socket.socket) -> AbstractContextManager[Reply]:
+    def _answer(self, connection: socket.socket) -> None:
         try:
-            request = read_request(connection.recv)
+            request = read_any_request(connection.recv)
         except FrameError as error:
             log.error('request rejected cause="%s"', error)
-            return nullcontext(Reply(1, json.dumps(error_json(error, LATEST)).encode() + b"\n"))
+            connection.sendall(encode_answer(Reply(1, json.dumps(error_json(error, LATEST)).encode() + b"\n")))
+            return
+        if isinstance(request, PanelRequest):
+            self._send_panel(connection)
+            return
         connection.settimeout(None)
-        return self._serve(request)
+        with self._serve(request) as reply:
+            connection.settimeout(REQUEST_SECONDS)
+            connection.sendall(encode_answer(reply))
+
+    def _send_panel(self, connection: socket.socket) -> None:
+        panel = self._panel()
+        socket.send_fds(connection, [encode_answer(Reply(0, b""))], [] if panel is None else [panel])
 
     def _require_root(self, connection: socket.socket) -> None:
         pid, uid, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))

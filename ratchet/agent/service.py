@@ -16,6 +16,7 @@ from ratchet.agent.events import Reason
 from ratchet.agent.frame import Reply, Request
 from ratchet.agent.logs import about, from_here_about
 from ratchet.agent.metrics import Metrics
+from ratchet.agent.panel import NodePanel
 from ratchet.agent.priority import ForegroundGate
 from ratchet.agent.queue import ReconcileQueue
 from ratchet.agent.settings import Settings
@@ -59,7 +60,8 @@ class CallService:
     """Serves the runtime's calls.
 
     After a call, its links and its pod are queued for the workers. `verified` has the ends that are up then.
-    `interrupts` counts the calls that undo something. `node_note` returns what STATUS logs of the node.
+    `interrupts` counts the calls that undo something. `node_note` returns what STATUS logs of the node. `panel` is
+    opened before an ADD is served, because the shim has just made it.
     """
 
     settings: Settings
@@ -73,6 +75,7 @@ class CallService:
     verified: VerifiedEnds
     interrupts: Interrupts
     node_note: Callable[[], str]
+    panel: NodePanel
     _adding: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _logged_keys: set[tuple[object, ...]] = field(default_factory=set)
@@ -155,6 +158,8 @@ class CallService:
 
     def _serve(self, call: Call, request: Request) -> Response:
         try:
+            if call.arguments.command is Command.ADD:
+                self.panel.hold()
             return 0, self._dispatch(call)
         except Exception as error:  # noqa: BLE001  # logged, and returned to the runtime
             return failure(error, request.stdin)

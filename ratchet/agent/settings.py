@@ -48,6 +48,7 @@ class Settings:
     state_dir: str
     spool_dir: str
     host_root: str
+    panel: str
     parent_interface: str | None
     parent_address: str | None
     wiring: Wiring

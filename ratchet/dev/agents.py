@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ratchet.dev.hosts import Host
+from ratchet.dev.hosts import Host, netns_path
 from ratchet.errors import RatchetError
 
 START_SECONDS = 30.0
@@ -66,13 +66,19 @@ class AgentProcess:
         return self.state_dir / "spool"
 
     @property
+    def panel(self) -> str:
+        """The path of the node's patch panel, which a shim makes."""
+        return netns_path(self.host.panel)
+
+    @property
     def log(self) -> Path:
         return self.folder / "agent.log"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables by which a shim finds this agent."""
-        return {"RATCHET_AGENT_SOCKET": str(self.socket), "RATCHET_AGENT_SPOOL": str(self.spool)}
+        """The environment variables by which a shim finds this agent, and the node's patch panel."""
+        paths = {"RATCHET_AGENT_SOCKET": str(self.socket), "RATCHET_AGENT_SPOOL": str(self.spool)}
+        return {**paths, "RATCHET_PANEL": self.panel}
 
     @property
     def pid(self) -> int:
@@ -100,6 +106,7 @@ class AgentProcess:
             "socket": str(self.socket),
             "state_dir": str(self.state_dir),
             "metrics_addr": "127.0.0.1:9472",
+            **({} if self.source else {"panel": self.panel}),  # an earlier version does not have it
             **self.options,
         }
         config = self.folder / "agent.json"

@@ -34,6 +34,11 @@ class Host:
     def address(self) -> str:
         return self.addresses[0].partition("/")[0]
 
+    @property
+    def panel(self) -> str:
+        """The name of the namespace that is this node's patch panel."""
+        return f"{self.netns}-panel"
+
     def command(self, *argv: str) -> list[str]:
         """The command line that runs a command in this node's namespace."""
         return command_in(self.netns, *argv)
@@ -91,6 +96,12 @@ class Hosts:
         self.made.append(full)
         _output(["ip", "-n", full, "-batch", "-"], "\n".join(("link set lo up", *commands)))
         return full
+
+    def adopt_namespace(self, full: str) -> str:
+        """Count a namespace that another program creates among these. Returns its path."""
+        if full not in self.made:
+            self.made.append(full)
+        return netns_path(full)
 
     def remove_namespace(self, full: str) -> None:
         """Remove a namespace if it exists."""

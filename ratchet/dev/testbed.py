@@ -135,6 +135,7 @@ class Testbed:
             host, kubeconfig, self.folder / name, state_dir, agent, spawn=self.spawn_agent
         )
         kubelet.environment = process.environment
+        self.hosts.adopt_namespace(host.panel)
         self._stack.callback(process.kill)
         process.start()
         self._made.append(f"{self.store.vnis.path}/{node_lease_name(name)}")

@@ -184,7 +184,7 @@ class Bench:
             config={"cniVersion": "1.0.0", "name": "lo", "type": "loopback"},
         )
         with trivial_server(self.bed.folder / "trivial.sock") as path:
-            alone = Runtime.like(self.a.runtime, environment={"RATCHET_AGENT_SOCKET": str(path)})
+            alone = Runtime.like(self.a.runtime, environment={"RATCHET_AGENT_SOCKET": str(path), "RATCHET_PANEL": ""})
             for _ in range(SHIM_ROUNDS):
                 theirs = loopback.timed("ADD", sandbox)
                 self._compare("shim", alone.timed("VERSION"), theirs)

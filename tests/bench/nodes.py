@@ -233,6 +233,7 @@ def add_node(bed: Testbed, stack: ExitStack, name: str, address: str, config: Ma
     install(kubelet.bin_dir, kubeconfig=kubeconfig, state_dir=state_dir, agent=True, fallback=False)
     host = TracedHost(kubelet.host.name, kubelet.host.netns, kubelet.host.addresses)
     agent = AgentProcess(host, kubeconfig, bed.folder / name, state_dir)
+    bed.hosts.adopt_namespace(host.panel)
     stack.callback(agent.kill)
     agent.start()
     return Node(Runtime.like(kubelet, environment=agent.environment), agent)

@@ -25,7 +25,12 @@ HASTY = (
     *("-DGC_MS=400", "-DSTATUS_MS=400", "-DVERSION_MS=400"),
 )
 SPOOL_LIMIT = 8
-BUILDS = {"plain": (), "sanitised": (*SANITISED, f"-DSPOOL_FILES_MAX={SPOOL_LIMIT}"), "hasty": (*SANITISED, *HASTY)}
+BUILDS = {
+    "plain": (),
+    "sanitised": (*SANITISED, f"-DSPOOL_FILES_MAX={SPOOL_LIMIT}"),
+    "hasty": (*SANITISED, *HASTY),
+    "hasty panel": (*SANITISED, "-DPANEL_ANSWER_MS=200", "-DPANEL_MS=400"),
+}
 STAND_IN = "stand-in"
 BOTH = ("plain", "sanitised", STAND_IN)
 
@@ -108,3 +113,9 @@ def sanitised_node(compiler: Compiler, tmp_path: Path) -> Node:
 def hasty_node(compiler: Compiler, tmp_path: Path) -> Node:
     """A node whose shim times out after tenths of a second."""
     return install_shim(compiler.shim("hasty"), tmp_path)
+
+
+@pytest.fixture
+def hasty_panel_node(compiler: Compiler, tmp_path: Path) -> Node:
+    """A node whose shim spends tenths of a second on the patch panel, and otherwise as much time as shipped."""
+    return install_shim(compiler.shim("hasty panel"), tmp_path)

@@ -53,7 +53,10 @@ class CallResult:
 
 @dataclass(slots=True)
 class Node:
-    """The files of a node: the shim in `bin`, the agent's socket, the spool. `before` is a command prefix."""
+    """The files of a node: the shim in `bin`, the agent's socket, the spool. `before` is a command prefix.
+
+    The node has no patch panel unless a test sets RATCHET_PANEL.
+    """
 
     folder: Path
     shim: Path
@@ -78,7 +81,7 @@ class Node:
 
     def environment(self, command: str | None, **variables: str | None) -> dict[str, str]:
         """Build the environment of a call. A variable that is None is unset."""
-        paths = {"RATCHET_AGENT_SOCKET": str(self.socket), "RATCHET_AGENT_SPOOL": str(self.spool)}
+        paths = {"RATCHET_AGENT_SOCKET": str(self.socket), "RATCHET_AGENT_SPOOL": str(self.spool), "RATCHET_PANEL": ""}
         wanted = {**paths, **self.settings, **SANITISERS, "CNI_COMMAND": command, **ATTACHMENT, **variables}
         return {name: value for name, value in wanted.items() if value is not None}
 

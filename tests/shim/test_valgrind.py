@@ -11,6 +11,7 @@ import pytest
 
 from ratchet.agent.frame import Reply, encode_answer
 from tests.shim.playing import AgentStub, CallResult, Node, Recorder
+from tests.support.namespaces import may_make_namespaces
 
 VALGRIND = ("valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full")
 
@@ -50,9 +51,26 @@ def fallback(node: Node) -> CallResult:
     return node.call("ADD")
 
 
+def panel_made(node: Node) -> CallResult:
+    """Make the panel in a mount namespace of the call's own, so that no mount is left."""
+    node.before = ("unshare", "--mount", *VALGRIND)
+    node.settings["RATCHET_PANEL"] = str(node.folder / "run" / "panel")
+    if not may_make_namespaces():
+        pytest.skip("needs root with CAP_SYS_ADMIN, to make network namespaces")
+    return node.call("DEL")
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
-    [(answered, 0), (truncated_answer, 1), (unreachable, 1), (spooled, 0), (version, 0), (fallback, 0)],
+    [
+        (answered, 0),
+        (truncated_answer, 1),
+        (unreachable, 1),
+        (spooled, 0),
+        (version, 0),
+        (fallback, 0),
+        (panel_made, 0),
+    ],
 )
 def test_valgrind_reports_no_error(path: Callable[[Node], CallResult], status: int, watched: Node) -> None:
     done = path(watched)

@@ -126,7 +126,7 @@ def test_the_shim_falls_back_to_the_bundle(bin_dir: Path) -> None:
     done = subprocess.run(
         [bin_dir / LAUNCHER],
         input=json.dumps({**NETWORK, "kubeconfig": "/none"}).encode(),
-        env={"CNI_COMMAND": "STATUS", "RATCHET_AGENT_SOCKET": str(bin_dir / "none")},
+        env={"CNI_COMMAND": "STATUS", "RATCHET_AGENT_SOCKET": str(bin_dir / "none"), "RATCHET_PANEL": ""},
         capture_output=True,
         check=False,
     )

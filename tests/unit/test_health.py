@@ -26,8 +26,16 @@ class Watched:
         self.journal = cast(Any, SimpleNamespace(deferred=0))
         self.guard = SimpleNamespace(fault="")
         self.port = SimpleNamespace(fault="")
+        self.panel = SimpleNamespace(fault="")
         self.health = AgentHealth(
-            self.informers, self.heartbeat, self.queue, self.journal, cast(Any, self.guard), self.port, lambda: self.now
+            self.informers,
+            self.heartbeat,
+            self.queue,
+            self.journal,
+            cast(Any, self.guard),
+            self.port,
+            self.panel,
+            lambda: self.now,
         )
 
     def pass_seconds(self, seconds: float) -> None:
@@ -132,3 +140,9 @@ def test_a_node_whose_tunnel_port_is_taken_is_ready_and_says_so(watched: Watched
     assert watched.health.note() == watched.port.fault
     watched.guard.fault = "no"
     assert watched.health.note() == f"{watched.port.fault}; not guarded: no"
+
+
+def test_a_node_whose_patch_panel_is_unusable_is_ready_and_says_so(watched: Watched) -> None:
+    watched.panel.fault = "cannot use network namespace /run/netns/ratchet: it is not Ratchet's"
+    assert watched.health.why_not_ready() is None
+    assert watched.health.note() == watched.panel.fault

@@ -319,7 +319,7 @@ def test_a_python_program_replaces_a_missing_shim_with_a_warning(
     assert "make install" in reported
     done = subprocess.run(
         [bin_dir / LAUNCHER],
-        env={"CNI_COMMAND": "STATUS", "RATCHET_AGENT_SOCKET": str(bin_dir / "none")},
+        env={"CNI_COMMAND": "STATUS", "RATCHET_AGENT_SOCKET": str(bin_dir / "none"), "RATCHET_PANEL": ""},
         input=json.dumps({"cniVersion": "1.1.0", "name": "net", "type": "ratchet", "kubeconfig": "/none"}).encode(),
         capture_output=True,
         check=False,

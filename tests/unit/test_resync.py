@@ -13,6 +13,7 @@ from ratchet.agent.announce import Announcer
 from ratchet.agent.changes import ChangeHandler
 from ratchet.agent.health import AgentHealth
 from ratchet.agent.informers import Informers
+from ratchet.agent.panel import NodePanel
 from ratchet.agent.periodic import PeriodicWork
 from ratchet.agent.port_clash import PortClash
 from ratchet.agent.queue import ReconcileKey, ReconcileKind
@@ -210,12 +211,12 @@ def periodic(one: Node, vnis: FakeVniCheck, resync_seconds: float) -> tuple[Peri
     nothing: Any = None
     informers, vni_check = cast(Informers, one.informers), cast(VniCheck, vnis)
     node = one.node
-    health = AgentHealth(informers, nothing, node.queue, node.journal, nothing, nothing)
+    health = AgentHealth(informers, nothing, node.queue, node.journal, nothing, nothing, nothing)
     guard = cast(TunnelGuard, SimpleNamespace(check=lambda: None))
     port = cast(PortClash, SimpleNamespace(check=lambda: None))
-    work = PeriodicWork(
-        node.journal, one.resync, resync_seconds, vni_check, informers, node.queue, node.verified, health, guard, port
-    )
+    panel = cast(NodePanel, SimpleNamespace(look=lambda: None))
+    followed = informers, node.queue, node.verified
+    work = PeriodicWork(node.journal, one.resync, resync_seconds, vni_check, *followed, health, guard, port, panel)
     return work, health
 
 
