@@ -15,7 +15,7 @@ from ratchet.cni.command import Command
 from ratchet.cni.config import NetworkConfig, read_config
 from ratchet.cni.plugin_keys import DEFAULT_STATE_DIR, DEFAULT_VXLAN_PORT
 from ratchet.core.panel import PANEL_PATH
-from ratchet.errors import DatapathError, GuardError, TryAgainError
+from ratchet.errors import DatapathError, GuardError, RatchetError, TryAgainError
 from ratchet.node.interrupts import InterruptedCallError, SignalInterrupts
 from ratchet.node.logs import configure
 from ratchet.node.response import Response, failure, log_keys
@@ -87,6 +87,7 @@ def _serve(
         _report_guard(arguments)
     if arguments.command is Command.STATUS:
         _report_port(network.vxlan_port or DEFAULT_VXLAN_PORT, call.journal)
+        _report_panel()
     log.info("%s succeeded", arguments.command)
     return result
 
@@ -190,6 +191,19 @@ def _report_port(port: int, journal: Journal) -> None:
         return
     if fault:
         log.warning('tunnel port taken, links between nodes fail cause="%s" details="set another vxlan_port"', fault)
+
+
+def _report_panel() -> None:
+    """Log if something else has the path of the patch panel. Pods start without it, so STATUS succeeds."""
+    from ratchet.core.panel import PANEL_PATH
+    from ratchet.datapath.panel.namespace import hold_panel
+
+    path = os.environ.get("RATCHET_PANEL", PANEL_PATH)  # as the shim has it; empty: the node has no panel
+    try:
+        if path:
+            hold_panel(path)
+    except RatchetError as error:
+        log.warning('patch panel unusable cause="%s" details="%s"', error, error.details)
 
 
 def _kubeconfig(named: str | None) -> str | None:
