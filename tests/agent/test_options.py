@@ -578,6 +578,12 @@ def _spool_dir(world: World) -> None:
     world.end(world.a, unpaired)
 
 
+@effect_of("panel")
+def _panel(world: World) -> None:
+    opened = f"patch panel opened path={world.agent(world.a).panel} cookie="
+    assert any(line["message"].startswith(opened) for line in logged(world, world.a))
+
+
 @effect_of("drain_seconds")
 def _drain_seconds(world: World) -> None:
     agent, unpaired = world.agent(world.a), world.unpaired(world.a)

@@ -23,12 +23,12 @@ from tests.support.namespaces import may_make_namespaces
 
 MAKING = ("ADD", "DEL", "STATUS")
 CALLS = 20
-# The file system and the inode of the panel, and the children of this process.
+# The children of this process, which include zombies, and the file system and the inode of the panel.
 SHOW_PANEL = """#!/bin/sh
-stat -f -c %T "$RATCHET_PANEL"
-stat -c %i "$RATCHET_PANEL"
 read -r children </proc/$$/task/$$/children
 echo "$children"
+stat -f -c %T "$RATCHET_PANEL"
+stat -c %i "$RATCHET_PANEL"
 """
 FOREIGN = "it exists and is not a network namespace"
 
@@ -197,7 +197,7 @@ def test_shims_that_make_the_panel_at_once_make_one(node: Node, panel: Path) -> 
         os.close(folder)
         done = [finish_call(one) for one in started]
     assert {one.stderr for one in done} == {b""}
-    assert {one.stdout for one in done} == {f"nsfs\n{panel.stat().st_ino}\n\n".encode()}
+    assert {one.stdout for one in done} == {f"\nnsfs\n{panel.stat().st_ino}\n".encode()}
     assert _mounts(panel) == 1
 
 
@@ -211,7 +211,7 @@ def _has_open(pid: int, path: Path) -> bool:
 def test_the_daemonless_plugin_finds_a_panel_and_no_child(node: Node, panel: Path) -> None:
     node.add_fallback(SHOW_PANEL)
     done = node.call("ADD")
-    assert (done.stdout, done.stderr) == (f"nsfs\n{panel.stat().st_ino}\n\n".encode(), b"")
+    assert (done.stdout, done.stderr) == (f"\nnsfs\n{panel.stat().st_ino}\n".encode(), b"")
 
 
 def test_a_lost_name_is_given_back_with_every_interface(node: Node, panel: Path) -> None:
@@ -283,7 +283,9 @@ def test_a_call_does_not_wait_for_the_lock_for_long(hasty_panel_node: Node, pane
     finally:
         os.close(folder)
     assert (done.status, panel.exists()) == (0, False)
-    assert done.stderr.startswith(_line(panel, "another process keeps the lock of the state directory"))
+    [line, kept] = done.stderr.splitlines(keepends=True)
+    assert line == _line(panel, "another process keeps the lock of the state directory")
+    assert kept.endswith(b"; the DEL is kept until it is back\n")
 
 
 @pytest.mark.parametrize("has_agent_panel", [False, True])
