@@ -49,6 +49,9 @@ class NodePanel:
             except RatchetError as error:
                 self._note_fault(f"{error} ({error.details})" if error.details else str(error))
                 return
+            except OSError as error:  # such as too many open files
+                self._note_fault(f"cannot open patch panel {self._path}: {error.strerror}")
+                return
             self._note_fault("")
             if panel is not None and self._descriptor is None:
                 log.info("patch panel opened path=%s cookie=%d", self._path, panel.cookie)
@@ -59,7 +62,7 @@ class NodePanel:
         if fault and fault != self._fault:
             log.error('patch panel unusable cause="%s"', fault)
         elif self._fault and not fault:
-            log.info("patch panel usable again path=%s", self._path)
+            log.info("patch panel fault is over path=%s", self._path)
         self._fault = fault
 
     def _note_name(self, has_its_name: bool) -> None:

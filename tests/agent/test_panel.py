@@ -110,7 +110,7 @@ def test_another_namespace_under_the_name_is_reported_once_and_calls_are_served(
 
     remove_namespace(panel)
     assert cluster.a.call("STATUS", config=LATEST).status == 0
-    wait_for("the end of the fault", lambda: "patch panel usable again" in log_of(agent))
+    wait_for("the end of the fault", lambda: "patch panel fault is over" in log_of(agent))
     assert page(cluster.a, "/readyz") == (200, "ok\n")
 
 

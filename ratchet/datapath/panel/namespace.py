@@ -183,9 +183,11 @@ def _opened(path: str) -> Panel | None:
     except NamespaceGoneError as error:
         try:
             status = os.lstat(path)
+            is_mounted = status.st_dev != Path(path).parent.stat().st_dev
         except FileNotFoundError:
             return None
-        is_mounted = status.st_dev != Path(path).parent.stat().st_dev
+        except OSError as fault:
+            raise DatapathError(f"cannot look at {path}: {fault.strerror}") from error
         if stat.S_ISREG(status.st_mode) and status.st_size == 0 and not is_mounted:
             return None
         raise ForeignNamespaceError(

@@ -12,7 +12,7 @@ import pytest
 from ratchet.core.panel import PANEL_MARK
 from ratchet.datapath.panel.cables import cables_of
 from ratchet.datapath.panel.namespace import ensure_panel, has_name, hold_panel, open_panel, release_panel
-from ratchet.errors import ForeignNamespaceError, HostNamespaceError, NamespaceGoneError
+from ratchet.errors import DatapathError, ForeignNamespaceError, HostNamespaceError, NamespaceGoneError
 from tests.support.namespaces import Bed
 from tests.support.panels import Panels
 
@@ -142,6 +142,12 @@ def test_a_foreign_namespace_is_not_held(path: str, bed: Bed) -> None:
     held = hold_panel(path)
     assert held is not None
     assert has_name(held)
+
+
+def test_a_path_that_cannot_be_looked_at_is_an_error(tmp_path: Path, bed: Bed) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DatapathError, match=r"cannot look at .*/file/panel: Not a directory"):
+        hold_panel(str(tmp_path / "file" / "panel"))
 
 
 def test_panels_are_held_by_path(path: str, bed: Bed, panels: Panels) -> None:
