@@ -14,6 +14,7 @@ from types import FrameType
 
 import ratchet.agent.preload  # noqa: F401  # see there
 from ratchet.agent.announce import Announcer
+from ratchet.agent.carrier import CarrierFollower
 from ratchet.agent.changes import ChangeHandler
 from ratchet.agent.controller import LinkController
 from ratchet.agent.failures import EndFailures
@@ -80,7 +81,9 @@ class Agent:
         self._queue = ReconcileQueue()
         self._verified = VerifiedEnds()
         self._interrupts = Interrupts()
-        self._journal = Journal(settings.state_dir, remembers=True, links_most=settings.links_per_node)
+        self._journal = Journal(
+            settings.state_dir, remembers=True, links_most=settings.links_per_node, panel=settings.panel
+        )
         self._underlays = Underlays(settings)
         self._panel = NodePanel(settings.panel)
         self._api = self._connect()
@@ -149,6 +152,7 @@ class Agent:
         self._workers.start(self._settings.workers)
         self._resync.enqueue_all()
         self._heartbeat.start(self._stopping)
+        CarrierFollower(self._settings.panel).start(self._stopping)
 
     def _drop_ends(self, entry: SandboxEntry) -> None:
         """Drop the ends of a sandbox of an earlier boot: its namespace is gone. Delegate results stay for DEL."""
@@ -236,15 +240,8 @@ class Agent:
         )
 
     def _make_status(self) -> LinkStatus:
-        return LinkStatus(
-            self._settings.node_name,
-            self._journal,
-            self._store,
-            self._announcer,
-            self._metrics,
-            self._service,
-            self._liveness,
-        )
+        parts = self._journal, self._store, self._announcer, self._metrics, self._service, self._liveness
+        return LinkStatus(self._settings.node_name, *parts)
 
     def _make_health(self) -> AgentHealth:
         return AgentHealth(
