@@ -127,6 +127,7 @@ class Testbed:
         state_dir = self.folder / name / "state"
         kubeconfig = self.access.node_kubeconfig
         kubelet = self.kubelets[name] = Kubelet(self.hosts, host, bin_dir, state_dir, config)
+        kubelet.environment = {"RATCHET_PANEL": self.hosts.adopt_namespace(host.panel)}
         if agent is None:
             install(bin_dir, kubeconfig=kubeconfig, state_dir=state_dir)
             return kubelet
@@ -135,7 +136,6 @@ class Testbed:
             host, kubeconfig, self.folder / name, state_dir, agent, spawn=self.spawn_agent
         )
         kubelet.environment = process.environment
-        self.hosts.adopt_namespace(host.panel)
         self._stack.callback(process.kill)
         process.start()
         self._made.append(f"{self.store.vnis.path}/{node_lease_name(name)}")

@@ -11,12 +11,12 @@ pytestmark = pytest.mark.daemonless
 
 
 def test_status_names_a_namespace_at_the_path_of_the_panel(cluster: Cluster) -> None:
-    panel = cluster.a.host.panel
+    panel, environment = cluster.a.host.panel, cluster.a.environment
+    cluster.bed.hosts.remove_namespace(panel)
     ip("netns", "add", panel)
     cluster.bed.hosts.adopt_namespace(panel)
     try:
         path = netns_path(panel)
-        cluster.a.environment = {"RATCHET_PANEL": path}
         status = cluster.a.call("STATUS", config={**CHAINED, "cniVersion": "1.1.0"})
         assert (status.status, status.stdout) == (0, "")
         fault = f"cannot use network namespace {path}: it is not Ratchet's"
@@ -27,5 +27,5 @@ def test_status_names_a_namespace_at_the_path_of_the_panel(cluster: Cluster) -> 
             assert status.status == 0
             assert "panel" not in status.stderr
     finally:
-        cluster.a.environment = {}
+        cluster.a.environment = environment
         cluster.bed.hosts.remove_namespace(panel)

@@ -19,7 +19,7 @@ from ratchet.core.model import State
 from ratchet.core.pod import PodRef
 from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox, finished
-from ratchet.dev.hosts import command_in, ip
+from ratchet.dev.hosts import command_in, ip, netns_path
 from ratchet.dev.testbed import RATCHET_NAMESPACE, Testbed, wait_for
 from ratchet.gc import RemovalResult, collect_garbage
 from ratchet.install.plugin import find_shim
@@ -235,6 +235,8 @@ class Cluster:
         for node in (self.a, self.b):
             left += [str(path) for path in journal_files(node.state_dir)]
             left += [f"{name} on {node.host.name}" for name in own_interfaces(node.host.netns)]
+            left += [f"{name} in the panel of {node.host.name}" for name in panel_devices(node)]
+            left += [str(path) for path in (node.state_dir / "panel").glob("*")]
         return left
 
     def forget_pods(self, *sandboxes: Sandbox) -> None:
@@ -255,6 +257,13 @@ def own_interfaces(netns: str) -> list[str]:
     """The interfaces of a node except those that it has without Ratchet."""
     names = [one["ifname"] for one in json.loads(ip("-j", "-n", netns, "link", "show"))]
     return [name for name in names if name not in ("lo", "eth0")]
+
+
+def panel_devices(node: Kubelet) -> list[str]:
+    """The devices in a node's patch panel."""
+    if not Path(netns_path(node.host.panel)).exists():
+        return []
+    return own_interfaces(node.host.panel)
 
 
 @contextmanager

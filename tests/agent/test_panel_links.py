@@ -1,0 +1,96 @@
+"""Links in panel wiring with agents: what happens to a survivor's interface, and its carrier."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ratchet.core.kinds import Wiring
+from ratchet.core.model import State
+from ratchet.dev.fake_kubelet import Sandbox
+from ratchet.dev.hosts import ip
+from ratchet.dev.testbed import wait_for
+from tests.agent.pages import page
+from tests.support.cluster import CHAINED, LINK, PAIR, Cluster, panel_devices, recreated
+from tests.support.resync import touch
+from tests.support.wired import WIRED, has_carrier, wired_pair
+
+
+def identity(cluster: Cluster, sandbox: Sandbox) -> dict[str, Any]:
+    """What an interface keeps. The link-local address comes and goes with the carrier."""
+    found = cluster.identity(sandbox, "in1")
+    return {**found, "addresses": {one for one in found["addresses"] if not one.startswith("fe80")}}
+
+
+def test_a_survivor_keeps_its_interface_when_its_peer_moves_there_and_back(cluster: Cluster) -> None:
+    primary, pair = wired_pair(cluster, cluster.a)
+    before, node = identity(cluster, primary), cluster.a
+    for target in (cluster.b, cluster.a, cluster.b):
+        cluster.delete_all((node, pair))
+        pair, node = recreated(cluster, pair, PAIR, target), target
+        cluster.add_all((node, pair))
+        cluster.wait_until(State.LINKED)
+        assert cluster.pings(primary, "192.168.2.101")
+        assert identity(cluster, primary) == before
+    cluster.delete_all((cluster.a, primary), (node, pair))
+    cluster.assert_nothing_left()
+
+
+def test_the_interface_is_there_before_the_peer(cluster: Cluster) -> None:
+    primary = cluster.primary(cluster.a, **WIRED)
+    cluster.add_all((cluster.a, primary))
+    before = identity(cluster, primary)
+    assert (before["addresses"], has_carrier(cluster, primary, "in1")) == ({"192.168.2.100/24"}, False)
+    assert primary.result is not None
+    assert "in1" in {one["name"] for one in primary.result["interfaces"]}
+    assert cluster.a.call("CHECK", primary, config={**CHAINED, "prevResult": primary.result}).status == 0
+    pair = cluster.pair(cluster.b)
+    cluster.add_all((cluster.b, pair))
+    cluster.wait_until(State.LINKED)
+    assert cluster.pings(primary, "192.168.2.101")
+    assert identity(cluster, primary) == before
+
+
+@pytest.mark.parametrize("node_of_pair", ["a", "b"])
+def test_agents_that_restart_change_no_interface(cluster: Cluster, node_of_pair: str) -> None:
+    primary, _ = wired_pair(cluster, cluster.bed.kubelets[node_of_pair])
+    before = identity(cluster, primary)
+    for agent in cluster.bed.agents.values():
+        agent.kill()
+    assert cluster.pings(primary, "192.168.2.101"), "traffic continues without agents"
+    for agent in cluster.bed.agents.values():
+        agent.start()
+    touch(cluster.bed, LINK)
+    assert cluster.pings(primary, "192.168.2.101")
+    assert identity(cluster, primary) == before
+
+
+def test_a_shut_end_takes_the_carrier_of_the_other(cluster: Cluster) -> None:
+    primary, pair = wired_pair(cluster, cluster.a)
+    for state, has in (("down", False), ("up", True), ("down", False), ("up", True)):
+        ip("-n", primary.netns, "link", "set", "in1", state)
+        wait_for(f"carrier {has}", lambda has=has: has_carrier(cluster, pair, "in2") is has)  # type: ignore[misc]
+    assert cluster.pings(pair, "192.168.2.100")
+
+
+def test_what_somebody_removes_in_the_panel_is_put_back(cluster: Cluster) -> None:
+    primary, _ = wired_pair(cluster, cluster.b)
+    before = identity(cluster, primary)
+    for device in panel_devices(cluster.a):
+        ip("netns", "exec", cluster.a.host.panel, "tc", "qdisc", "del", "dev", device, "clsact")
+    assert not cluster.pings(primary, "192.168.2.101")
+    touch(cluster.bed, LINK)
+    wait_for("the patch", lambda: cluster.pings(primary, "192.168.2.101"))
+    assert identity(cluster, primary) == before
+
+
+def test_inspect_shows_a_waiting_cable_without_a_difference(cluster: Cluster) -> None:
+    primary = cluster.primary(cluster.a, **WIRED)
+    cluster.add_all((cluster.a, primary))
+    record = cluster.bed.links()[LINK]
+    assert record.wiring is Wiring.PANEL
+    _, text = page(cluster.a, f"/links/{record.uid}")
+    (end,) = json.loads(text)["ends"].values()
+    assert (end["differences"], end["fault"], end["device"]["kind"], end["live"]["carrier"]) == ([], "", "cable", False)

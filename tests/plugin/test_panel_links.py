@@ -1,0 +1,118 @@
+"""Links in panel wiring: ADD, CHECK, DEL and GC, on one node and across nodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from ratchet.core.kinds import Kind, Wiring
+from ratchet.core.model import State
+from ratchet.dev.fake_kubelet import Kubelet, Sandbox
+from ratchet.dev.hosts import ip
+from ratchet.dev.testbed import wait_for
+from tests.support.cluster import CHAINED, LINK, PAIR, Cluster, panel_devices, recreated
+from tests.support.wired import has_carrier, wired_pair
+
+
+def in_result(sandbox: Sandbox, ifname: str) -> tuple[str, str]:
+    """The MAC address and the namespace of an interface in the result of ADD."""
+    assert sandbox.result is not None
+    interface = next(one for one in sandbox.result["interfaces"] if one["name"] == ifname)
+    return interface["mac"], interface["sandbox"]
+
+
+def check(node: Kubelet, sandbox: Sandbox) -> Any:
+    assert sandbox.result is not None
+    return node.call("CHECK", sandbox, config={**CHAINED, "prevResult": sandbox.result})
+
+
+@pytest.mark.executed
+@pytest.mark.parametrize(("node_of_pair", "kind"), [("a", Kind.PATCH), ("b", Kind.VXLAN)])
+def test_two_pods_are_linked_through_the_panel(cluster: Cluster, node_of_pair: str, kind: Kind) -> None:
+    node = cluster.bed.kubelets[node_of_pair]
+    primary, pair = wired_pair(cluster, node)
+    record = cluster.bed.links()[LINK]
+    assert (record.wiring, record.kind) == (Wiring.PANEL, kind)
+    for sandbox, ifname, address in ((primary, "in1", "192.168.2.100"), (pair, "in2", "192.168.2.101")):
+        shown = cluster.show(sandbox, ifname)
+        assert (shown["linkinfo"]["info_kind"], shown["mtu"]) == ("veth", 1450), "the same on one node and across"
+        assert {"LOWER_UP", "UP"} <= set(shown["flags"])
+        assert address in {one["local"] for one in shown["addr_info"]}
+        assert in_result(sandbox, ifname) == (shown["address"], sandbox.path)
+    assert cluster.pings(primary, "192.168.2.101")
+    assert cluster.pings(pair, "192.168.2.100")
+    assert check(cluster.a, primary).status == check(node, pair).status == 0
+    assert len(panel_devices(cluster.a)) == 2, "two cables, or a cable and its tunnel"
+    cluster.delete_all((cluster.a, primary), (node, pair))
+    cluster.assert_nothing_left()
+
+
+@pytest.mark.parametrize("declared", ["ratchet.links", "topology"])
+def test_a_link_declares_its_wiring_where_it_declares_the_rest(cluster: Cluster, declared: str) -> None:
+    annotations: Mapping[str, str] = {}
+    if declared == "topology":
+        cluster.bed.create_topology("lab", '- {endpoints: ["r1:eth1", "r2:eth1"], wiring: panel}')
+    else:
+        link = {"peer": "r2", "ifname": "eth1", "peer_ifname": "eth1", "wiring": "panel"}
+        annotations = {"ratchet.links": json.dumps([link])}
+    one = cluster.pod("r1", {"ratchet": "true"}, cluster.a, **annotations)
+    other = cluster.pod("r2", {"ratchet": "true"}, cluster.a)
+    cluster.add_all((cluster.a, one), (cluster.a, other))
+    (record,) = cluster.bed.links().values()
+    assert (record.wiring, record.kind) == (Wiring.PANEL, Kind.PATCH)
+    assert all(has_carrier(cluster, sandbox, "eth1") for sandbox in (one, other))
+
+
+def test_a_survivor_keeps_its_interface_when_its_peer_restarts(cluster: Cluster) -> None:
+    primary, pair = wired_pair(cluster, cluster.a)
+    before = cluster.identity(primary, "in1")
+    for _ in range(2):
+        cluster.delete_all((cluster.a, pair))
+        wait_for("no carrier", lambda: not has_carrier(cluster, primary, "in1"))
+        assert cluster.identity(primary, "in1") == before
+        pair = recreated(cluster, pair, PAIR, cluster.a)
+        cluster.add_all((cluster.a, pair))
+        cluster.wait_until(State.LINKED)
+        assert cluster.pings(primary, "192.168.2.101")
+        assert cluster.identity(primary, "in1") == before
+
+
+def test_check_reports_a_patch_that_somebody_has_removed(cluster: Cluster) -> None:
+    primary, _ = wired_pair(cluster, cluster.a)
+    with cluster.lock_link(cluster.a):
+        for device in panel_devices(cluster.a):
+            ip("netns", "exec", cluster.a.host.panel, "tc", "qdisc", "del", "dev", device, "clsact")
+        answer = check(cluster.a, primary)
+    assert answer.status == 1
+    assert "in1 leads to another interface than its peer" in answer.stdout
+
+
+def test_many_cables_of_a_pod_go_with_one_del(cluster: Cluster) -> None:
+    links = "\n".join(f'- {{endpoints: ["hub:e{n}", "leaf:e{n}"], wiring: panel}}' for n in range(20))
+    cluster.bed.create_topology("star", links)
+    hub, leaf = (cluster.pod(name, {"ratchet": "true"}, cluster.a) for name in ("hub", "leaf"))
+    cluster.add_all((cluster.a, hub), (cluster.a, leaf))
+    assert len(panel_devices(cluster.a)) == 40
+    cluster.delete_all((cluster.a, hub))
+    assert len(panel_devices(cluster.a)) == 20
+    wait_for("no carrier", lambda: not any(has_carrier(cluster, leaf, f"e{n}") for n in range(20)))
+    cluster.delete_all((cluster.a, leaf))
+    cluster.assert_nothing_left()
+
+
+def test_what_a_dead_namespace_left_in_the_panel_is_swept_by_gc(cluster: Cluster) -> None:
+    """The pod's namespace is gone without DEL, as after a crash of the runtime."""
+    primary, pair = wired_pair(cluster, cluster.b)
+    with cluster.lock_link(cluster.a):
+        cluster.bed.hosts.remove_namespace(primary.netns)
+        wait_for("the end of the cable", lambda: len(panel_devices(cluster.a)) == 1)
+        config = {**CHAINED, "cniVersion": "1.1.0", "cni.dev/valid-attachments": []}
+        cluster.a.call("GC", config={**config, "name": "another"})
+        assert panel_devices(cluster.a) == []
+    cluster.delete_all((cluster.b, pair))
+    assert cluster.a.call("DEL", primary).status == 0
+    cluster.forget_pods(primary)
+    cluster.assert_nothing_left()
