@@ -1,8 +1,8 @@
 """The replacement of the shim (shim/ratchet.c) in Python: it passes a call to the agent.
 
-It is used if no shim was built for the machine. It has the shim's frames and answers, with two differences. Each call
-starts Python, so there are few imports; those of failures are deferred. There is no spool: if no agent takes a DEL, the
-daemonless plugin beside it does, or the DEL fails and the runtime retries.
+It is used if no shim was built for the machine. It has the shim's frames and answers and makes the patch panel, with
+two differences. Each call starts Python, so there are few imports; those of failures are deferred. There is no spool:
+if no agent takes a DEL, the daemonless plugin beside it does, or the DEL fails and the runtime retries.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from ratchet.agent.frame import (
     SOCKET,
+    SPOOL,
     STDIN_MAX,
     VARIABLE_MAX,
     VARIABLES,
@@ -34,6 +35,7 @@ DAEMONLESS = "ratchet-daemonless"  # the shim looks for this name in its own dir
 # Seconds since the start of the process, as in the shim.
 CONNECT_SECONDS = 5.0
 RETRY_SECONDS = 0.005
+_NEED_PANEL = (Command.ADD, Command.DEL, Command.STATUS)
 HOW_TO_LOOK = "kubectl -n ratchet get pods -o wide; on the node: ss -xl | grep ratchet"
 
 
@@ -51,6 +53,8 @@ def _serve(began: float) -> Reply:
     except RatchetError as error:
         return _failure(error)
     path = os.environ.get("RATCHET_AGENT_SOCKET") or SOCKET
+    if command in _NEED_PANEL:
+        _ensure_panel(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
         try:
             _connect(agent, path, began + CONNECT_SECONDS)
@@ -65,6 +69,31 @@ def _serve(began: float) -> Reply:
             cause = str(error)
     # The agent has accepted the call, so the daemonless plugin must not serve it too.
     return _without_agent(command, f"cannot get an answer from the node agent at {path}: {cause}")
+
+
+def _ensure_panel(agent: str) -> None:
+    """Make sure that the patch panel has its name. A fault is printed, and the call goes on."""
+    path = os.environ.get("RATCHET_PANEL")
+    if path is None:
+        from ratchet.core.panel import PANEL_PATH
+
+        path = PANEL_PATH
+    if not path or _is_namespace(path):
+        return
+    from ratchet.agent.client_panel import make_panel
+
+    try:
+        make_panel(path, agent, os.environ.get("RATCHET_AGENT_SPOOL") or SPOOL)
+    except RatchetError as error:
+        with suppress(OSError):
+            os.write(2, f"ratchet: {error}\n".encode(errors="surrogateescape"))
+
+
+def _is_namespace(path: str) -> bool:
+    try:
+        return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev  # noqa: PTH116
+    except OSError:
+        return False
 
 
 def _variables() -> dict[str, str]:

@@ -53,6 +53,7 @@ _FIELDS = {"MAGIC": "4s", "VERSION": "B", "KIND": "B", "COUNT": "H", "BEGAN": "Q
 _HEADER = struct.Struct(">" + "".join(_FIELDS.values()))
 _LENGTH = struct.Struct(">I")
 HEADER_BYTES = _HEADER.size
+PANEL_REQUEST = _HEADER.pack(MAGIC, VERSION, PANEL, 0, 0, 0)
 REQUEST_MAX = HEADER_BYTES + VARIABLES_MAX * (_LENGTH.size + VARIABLE_MAX) + STDIN_MAX  # bytes of a whole request
 
 _STATUS_MAX = 255

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.agent.frame import PANEL, Reply, read_answer
+from ratchet.agent.frame import PANEL_REQUEST, Reply, read_answer
 from ratchet.datapath.identity import netns_cookie
 from ratchet.dev import agents
 from ratchet.dev.agents import AgentProcess
@@ -23,8 +23,6 @@ from tests.support.namespaces import may_make_namespaces
 
 LATEST = {**PATIENT, "cniVersion": "1.1.0"}
 HELD = "patch panel opened"
-# The head of a request of kind PANEL: magic, version, kind, and no count, time and body.
-ASK = b"RTCH" + bytes([1, PANEL]) + bytes(14)
 
 
 @pytest.fixture
@@ -45,7 +43,7 @@ def ask_for_panel(agent: AgentProcess) -> tuple[Reply, list[int]]:
     """The answer to a shim's question for the panel: the reply, and the descriptors that came with it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
         asking.connect(str(agent.socket))
-        asking.sendall(ASK)
+        asking.sendall(PANEL_REQUEST)
         answer, descriptors, _, _ = socket.recv_fds(asking, 1 << 16, 4)
         pieces = iter([answer])
         return read_answer(lambda _: next(pieces)), descriptors

@@ -7,9 +7,10 @@ import subprocess
 import time
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from ratchet.core.model import Link
-from ratchet.dev.hosts import command_in, ip
+from ratchet.dev.hosts import command_in, ip, netns_path
 from ratchet.errors import RatchetError
 from tests.chaos.invariants import CALM_SECONDS, Device, PodState, Snapshot
 from tests.chaos.nodes import NodeActor
@@ -67,7 +68,10 @@ def left_behind(world: World) -> list[str]:
     for name, node in bed.kubelets.items():
         left += [str(path) for path in journal_files(node.state_dir)]
         left += [f"{ifname} on {name}" for ifname in own_interfaces(node.host.netns)]
-    own = {bed.hosts.switch, *(node.host.netns for node in bed.kubelets.values())}
+        if Path(netns_path(node.host.panel)).exists():
+            left += [f"{ifname} in the panel of {name}" for ifname in own_interfaces(node.host.panel)]
+    hosts = [node.host for node in bed.kubelets.values()]
+    own = {bed.hosts.switch, *(host.netns for host in hosts), *(host.panel for host in hosts)}
     return left + [f"namespace {name}" for name in bed.hosts.made if name not in own]
 
 

@@ -15,9 +15,11 @@ import pytest
 
 from ratchet.agent.frame import PanelRequest, Reply, Request, encode_answer, read_any_request
 from ratchet.agent.server import Server
+from ratchet.core.panel import PANEL_PATH
 from ratchet.datapath.identity import netns_cookie
 from ratchet.datapath.panel.namespace import ensure_panel, open_panel
 from ratchet.dev.testbed import wait_for
+from tests.shim.conftest import BOTH, Compiler, install_shim
 from tests.shim.playing import COMMANDS, AgentStub, Node, ServeConnection, finish_call
 from tests.support.namespaces import may_make_namespaces
 
@@ -44,9 +46,15 @@ def panel(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(("umount", "-l", str(path)), check=True)
 
 
+@pytest.fixture(params=BOTH)
+def any_node(request: pytest.FixtureRequest, compiler: Compiler, tmp_path: Path) -> Node:
+    """A node with the shim, or with the program that replaces it."""
+    return install_shim(compiler.shim(request.param), tmp_path)
+
+
 @pytest.fixture(autouse=True)
 def set_up(request: pytest.FixtureRequest, panel: Path) -> None:
-    for name in ("node", "plain_node", "hasty_panel_node"):
+    for name in ("node", "any_node", "stand_in_node", "hasty_panel_node"):
         if name in request.fixturenames:
             request.getfixturevalue(name).settings["RATCHET_PANEL"] = str(panel)
 
@@ -103,48 +111,60 @@ def _ignore_panel(connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("command", MAKING)
-def test_a_missing_panel_is_made_as_the_plugin_makes_it(command: str, node: Node, panel: Path) -> None:
-    with _agent(node):
-        done = node.call(command)
+def test_a_missing_panel_is_made_as_the_plugin_makes_it(command: str, any_node: Node, panel: Path) -> None:
+    with _agent(any_node):
+        done = any_node.call(command)
     assert (done.status, done.stdout, done.stderr) == (0, b"served", b"")
-    with open_panel(str(panel)) as made, ensure_panel(str(node.spool.parent), str(panel)) as same:
+    with open_panel(str(panel)) as made, ensure_panel(str(any_node.spool.parent), str(panel)) as same:
         assert made.cookie == same.cookie
     for scope in ("all", "default", "lo"):
         assert _inside(panel, "cat", f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6") == "1"
     assert _inside(panel, "cat", "/proc/sys/net/ipv4/ip_forward") == "0"
     assert [folder.stat().st_mode & 0o777 for folder in panel.parents[:2]] == [0o755, 0o755]
-    assert node.spool.parent.stat().st_mode & 0o777 == 0o700
+    assert any_node.spool.parent.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("command", [one for one in COMMANDS if one not in MAKING])
-def test_other_commands_make_no_panel(command: str, node: Node, panel: Path) -> None:
-    node.call(command)
+def test_other_commands_make_no_panel(command: str, any_node: Node, panel: Path) -> None:
+    any_node.call(command)
     assert not panel.parent.exists()
 
 
-def test_an_empty_path_makes_no_panel(node: Node, panel: Path) -> None:
-    done = node.call("DEL", RATCHET_PANEL="")
-    assert (done.status, panel.parent.exists()) == (0, False)
-    assert not Path("/run/netns/ratchet").exists()
+def test_an_empty_path_makes_no_panel(any_node: Node, panel: Path) -> None:
+    with _agent(any_node):
+        done = any_node.call("ADD", RATCHET_PANEL="")
+    assert (done.status, done.stdout, done.stderr) == (0, b"served", b"")
+    assert not panel.parent.exists()
+    assert not Path(PANEL_PATH).exists()
 
 
-def test_an_existing_panel_stays(node: Node, panel: Path) -> None:
-    node.call("DEL")
+def test_without_the_variable_the_panel_has_the_default_path(any_node: Node) -> None:
+    """The call has a /run of its own."""
+    script = f'mount -t tmpfs tmpfs /run && "$@" && stat -f -c %T {PANEL_PATH}'
+    any_node.before = ("unshare", "--mount", "sh", "-c", script, "sh")
+    with _agent(any_node):
+        done = any_node.call("ADD", RATCHET_PANEL=None)
+    assert (done.status, done.stdout, done.stderr) == (0, b"servednsfs\n", b"")
+    assert not Path(PANEL_PATH).exists()
+
+
+def test_an_existing_panel_stays(any_node: Node, panel: Path) -> None:
+    any_node.call("DEL")
     cookie = netns_cookie(str(panel))
-    node.call("DEL")
+    any_node.call("DEL")
     assert (netns_cookie(str(panel)), _mounts(panel)) == (cookie, 1)
 
 
-def test_the_empty_file_of_a_killed_process_is_mounted_over(node: Node, panel: Path) -> None:
+def test_the_empty_file_of_a_killed_process_is_mounted_over(any_node: Node, panel: Path) -> None:
     panel.parent.mkdir(parents=True)
     panel.touch(0o444)
-    node.call("DEL")
+    any_node.call("DEL")
     with open_panel(str(panel)):
         assert _mounts(panel) == 1
 
 
 @pytest.mark.parametrize("kind", ["text", "folder", "symlink", "fifo", "mounted file"])
-def test_anything_else_is_left_and_the_call_is_served(kind: str, node: Node, panel: Path, tmp_path: Path) -> None:
+def test_anything_else_is_left_and_the_call_is_served(kind: str, any_node: Node, panel: Path, tmp_path: Path) -> None:
     panel.parent.mkdir(parents=True)
     match kind:
         case "text":
@@ -159,22 +179,22 @@ def test_anything_else_is_left_and_the_call_is_served(kind: str, node: Node, pan
             panel.touch()
             subprocess.run(("mount", "--bind", "/proc/self/limits", str(panel)), check=True)
     before = os.lstat(panel)
-    with _agent(node):
-        done = node.call("ADD")
+    with _agent(any_node):
+        done = any_node.call("ADD")
     assert (done.status, done.stdout, done.stderr) == (0, b"served", _line(panel, FOREIGN))
     assert os.lstat(panel)[:4] == before[:4]
     assert not (tmp_path / "absent").exists()
 
 
 @pytest.mark.parametrize("kind", ["the node's own", "without the mark"])
-def test_a_namespace_is_left_to_the_agent(kind: str, node: Node, panel: Path) -> None:
+def test_a_namespace_is_left_to_the_agent(kind: str, any_node: Node, panel: Path) -> None:
     panel.parent.mkdir(parents=True)
     panel.touch()
     own = ("mount", "--bind", "/proc/self/ns/net", str(panel))
     subprocess.run(own if kind == "the node's own" else ("unshare", "--net", *own), check=True)
     cookie = netns_cookie(str(panel))
-    with _agent(node):
-        done = node.call("ADD")
+    with _agent(any_node):
+        done = any_node.call("ADD")
     assert (done.status, done.stdout, done.stderr) == (0, b"served", b"")
     assert (netns_cookie(str(panel)), _mounts(panel)) == (cookie, 1)
 
@@ -208,19 +228,19 @@ def _has_open(pid: int, path: Path) -> bool:
         return False
 
 
-def test_the_daemonless_plugin_finds_a_panel_and_no_child(node: Node, panel: Path) -> None:
-    node.add_fallback(SHOW_PANEL)
-    done = node.call("ADD")
+def test_the_daemonless_plugin_finds_a_panel_and_no_child(any_node: Node, panel: Path) -> None:
+    any_node.add_fallback(SHOW_PANEL)
+    done = any_node.call("ADD")
     assert (done.stdout, done.stderr) == (f"\nnsfs\n{panel.stat().st_ino}\n".encode(), b"")
 
 
-def test_a_lost_name_is_given_back_with_every_interface(node: Node, panel: Path) -> None:
-    node.call("DEL")
+def test_a_lost_name_is_given_back_with_every_interface(any_node: Node, panel: Path) -> None:
+    any_node.call("DEL")
     _inside(panel, "ip", "link", "add", "c1", "type", "veth", "peer", "name", "c2")
     interfaces = _inside(panel, "ip", "-d", "-j", "link")
-    with open_panel(str(panel)) as held, _agent(node, held.netns.fd):
+    with open_panel(str(panel)) as held, _agent(any_node, held.netns.fd):
         _unname(panel)
-        done = node.call("ADD")
+        done = any_node.call("ADD")
         assert (done.status, done.stdout, done.stderr) == (0, b"served", b"")
         assert netns_cookie(str(panel)) == held.cookie
     assert _inside(panel, "ip", "-d", "-j", "link") == interfaces
@@ -239,9 +259,9 @@ ERROR = encode_answer(Reply(1, b'{"code": 11}'))
 
 
 @pytest.mark.parametrize("answer", [ERROR, b"", ERROR[:7]], ids=["error", "closed", "closed early"])
-def test_an_earlier_agent_has_no_panel_so_one_is_made(answer: bytes, node: Node, panel: Path) -> None:
-    with AgentStub(node.socket, _answering_panel(answer)):
-        done = node.call("ADD")
+def test_an_earlier_agent_has_no_panel_so_one_is_made(answer: bytes, any_node: Node, panel: Path) -> None:
+    with AgentStub(any_node.socket, _answering_panel(answer)):
+        done = any_node.call("ADD")
     assert (done.status, done.stdout, done.stderr) == (0, b"served", b"")
     with open_panel(str(panel)):
         assert _mounts(panel) == 1
@@ -270,6 +290,30 @@ def test_while_the_agent_is_busy_no_second_panel_is_made(hasty_panel_node: Node,
     assert (done.status, done.stdout, panel.exists()) == (0, b"served", False)
     asked = f"cannot ask the node agent at {hasty_panel_node.socket} for the panel that it has open"
     assert done.stderr == _line(panel, f"{asked}: it did not answer within 200 ms")
+
+
+def test_the_replacement_makes_no_second_panel_while_the_agent_is_busy(stand_in_node: Node, panel: Path) -> None:
+    with AgentStub(stand_in_node.socket, _ignore_panel):
+        done = stand_in_node.call("ADD")
+    assert (done.status, done.stdout, panel.exists()) == (0, b"served", False)
+    asked = f"cannot ask the node agent at {stand_in_node.socket} for the panel that it has open"
+    assert done.stderr == _line(panel, f"{asked}: timed out")
+
+
+def test_a_call_of_the_replacement_without_the_capability_is_served(stand_in_node: Node, panel: Path) -> None:
+    stand_in_node.before = ("setpriv", "--bounding-set", "-sys_admin")
+    with _agent(stand_in_node):
+        done = stand_in_node.call("ADD")
+    assert (done.status, done.stdout) == (0, b"served")
+    assert done.stderr == _line(panel, "Operation not permitted")
+    assert list(panel.parent.iterdir()) == []
+
+
+def test_the_replacement_reports_a_state_directory_that_cannot_be_made(stand_in_node: Node, panel: Path) -> None:
+    with _agent(stand_in_node):
+        done = stand_in_node.call("ADD", RATCHET_AGENT_SPOOL="/proc/none/spool")
+    assert (done.status, done.stdout) == (0, b"served")
+    assert done.stderr == _line(panel, "cannot lock /proc/none: No such file or directory")
 
 
 def test_a_call_does_not_wait_for_the_lock_for_long(hasty_panel_node: Node, panel: Path) -> None:

@@ -202,10 +202,15 @@ def _name(path: str, held: Panel | None) -> None:
     try:
         Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o444))
-        if held is not None:
-            _bind(f"/proc/self/fd/{held.netns.fd}", path)
-        else:
-            _in_own_thread(lambda: _create(path))
+        try:
+            if held is not None:
+                _bind(f"/proc/self/fd/{held.netns.fd}", path)
+            else:
+                _in_own_thread(lambda: _create(path))
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(path)  # noqa: PTH108  # under the lock, so it is the file from above
+            raise
     except OSError as error:
         raise DatapathError(f"cannot make patch panel {path}: {error.strerror}") from error
 
