@@ -876,7 +876,7 @@ static ssize_t receive_descriptor(int agent, unsigned char *into, size_t length,
     ssize_t got = recvmsg(agent, &message, MSG_CMSG_CLOEXEC);
     if (got <= 0)
         return got;
-    const struct cmsghdr *first = CMSG_FIRSTHDR(&message);
+    struct cmsghdr *first = CMSG_FIRSTHDR(&message);
     if (first != NULL && first->cmsg_level == SOL_SOCKET && first->cmsg_type == SCM_RIGHTS &&
         first->cmsg_len >= CMSG_LEN(sizeof(int)))
         memcpy(descriptor, CMSG_DATA(first), sizeof(int));
