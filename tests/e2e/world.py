@@ -41,16 +41,16 @@ def primary(pair: str, number: int = 1) -> dict[str, str]:
 
 
 PAIR = {"ratchet": "true", "ratchet.primary": "false"}
+CONTAINER = {"name": "main", "image": "localhost/tools:1", "imagePullPolicy": "Never"}
 
 
 def template(labels: Mapping[str, str], **spec: Any) -> Json:
     """A pod template with the image that the nodes have."""
-    container = {"name": "main", "image": "localhost/tools:1", "imagePullPolicy": "Never"}
     return {
         "metadata": {"labels": dict(labels)},
         "spec": {
             "terminationGracePeriodSeconds": 1,
-            "containers": [container],
+            "containers": [CONTAINER],
             "automountServiceAccountToken": False,
             **spec,
         },
@@ -179,9 +179,17 @@ class World:
             found += [f"{node.name}: {one.name}" for one in paths if f'"{self.namespace}"' in one.read_text()]
             tunnels = node.machine.run("ip", "-o", "link", "show", "type", "vxlan").splitlines()
             found += [f"{node.name}: {line}" for line in tunnels]
+            found += [f"{node.name}: {line}" for line in self._panel_devices(node)]
         if not self.all_records():
             found += [f"Lease {name}" for name in self.vni_leases()]
         return found
+
+    def _panel_devices(self, node: Node) -> list[str]:
+        """The devices of this namespace's links in a node's patch panel."""
+        if not (node.machine.folder / "run/netns/ratchet").exists():
+            return []
+        lines = node.machine.run("ip", "-n", "ratchet", "-o", "link", "show").splitlines()
+        return [line for line in lines if f"alias ratchet/{self.namespace}." in line]
 
     def all_records(self) -> list[str]:
         return self.kubectl("get", "configmap", "-n", RATCHET, "-l", "ratchet.state", "-o", "name").split()
