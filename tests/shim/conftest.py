@@ -30,6 +30,7 @@ BUILDS = {
     "sanitised": (*SANITISED, f"-DSPOOL_FILES_MAX={SPOOL_LIMIT}"),
     "hasty": (*SANITISED, *HASTY),
     "hasty panel": (*SANITISED, "-DPANEL_ANSWER_MS=200", "-DPANEL_MS=400"),
+    "no time for a panel": (*SANITISED, "-DPANEL_MS=0"),
 }
 STAND_IN = "stand-in"
 BOTH = ("plain", "sanitised", STAND_IN)

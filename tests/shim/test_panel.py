@@ -332,6 +332,16 @@ def test_a_call_does_not_wait_for_the_lock_for_long(hasty_panel_node: Node, pane
     assert kept.endswith(b"; the DEL is kept until it is back\n")
 
 
+def test_a_child_that_takes_too_long_is_killed_and_reaped(compiler: Compiler, panel: Path, tmp_path: Path) -> None:
+    node = install_shim(compiler.shim("no time for a panel"), tmp_path)
+    node.settings["RATCHET_PANEL"] = str(panel)
+    node.add_fallback('#!/bin/sh\nread -r children </proc/$$/task/$$/children\necho "$children"\n')
+    done = node.call("ADD")
+    assert (done.status, done.stdout) == (0, b"\n")
+    assert done.stderr == _line(panel, "the kernel did not make it in time")
+    assert panel.exists() == (_mounts(panel) == 1)  # the child may have been faster
+
+
 @pytest.mark.parametrize("has_agent_panel", [False, True])
 def test_a_call_without_the_capability_is_served_and_leaves_no_file(
     has_agent_panel: bool, node: Node, panel: Path

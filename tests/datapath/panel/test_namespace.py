@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from errno import EPERM
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from ratchet.core.panel import PANEL_MARK
 from ratchet.datapath import sysctl
 from ratchet.datapath.identity import netns_cookie
+from ratchet.datapath.panel import namespace
 from ratchet.datapath.panel.cables import cables_of
 from ratchet.datapath.panel.namespace import ensure_panel, open_panel
 from ratchet.dev.testbed import wait_for
@@ -168,6 +170,16 @@ def test_another_panel_under_the_name_of_an_open_one_is_refused(bed: Bed, panels
     assert other.cookie != panel.cookie
     with pytest.raises(ForeignNamespaceError, match="it is not the one that this process has open"):
         panels.make(held=panel)
+
+
+def test_a_panel_that_cannot_be_made_leaves_no_file(bed: Bed, panels: Panels, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(namespace, "_bind", refuse)
+    with pytest.raises(DatapathError, match=r"cannot make patch panel .*: Operation not permitted"):
+        ensure_panel(panels.lock, bed.path("panel"))
+    assert not Path(bed.path("panel")).exists()
 
 
 def test_a_folder_that_cannot_be_locked_is_an_error(bed: Bed, tmp_path: Path) -> None:
