@@ -60,7 +60,7 @@ class PeriodicWork:
                 self.resync.run()
                 self.vni_check.list()
                 self.port.check()
-                sweep_panel(self.journal)
+                sweep_panel(self.journal.panel)
                 next_resync = now + self.resync_seconds
             elif not vnis_listed and self.informers.links_listed:
                 vnis_listed = self.vni_check.list()

@@ -124,7 +124,7 @@ def _with_links(call: Call, store: Store, pod: Pod, began: float) -> Result:
 
     with call.interrupts.deferred():
         with call.journal.sandbox_lock(call.arguments.container_id):
-            entry = call.journal.with_slot(replace(entry, ends=_reserved(call, wanted)))
+            entry = call.journal.slots.placed(replace(entry, ends=_reserved(call, wanted)))
             _begin(call, entry)
         return _undone_on_failure(call, entry, set_up)
 
@@ -154,8 +154,6 @@ def _linked(
     assert entry.pod is not None  # noqa: S101  # an entry with ends has a pod
     sandbox = underlay.sandbox(call.arguments.container_id, entry.pod, call.arguments.netns, entry.cookie)
     attempts = [Attempt(end.wanted, end.side, sandbox, end.index, slot=entry.slot) for end in entry.ends]
-    if entry.slot is not None:
-        call.ensure_panel(entry.slot.path)
     intended = replace(entry, delegations=delegations)
     if intended != entry:
         _note(call, intended)
@@ -173,7 +171,7 @@ def _delegate(call: Call) -> Mapping[str, Any] | None:
 def _with_ends(call: Call, entry: SandboxEntry, wanted: list[HeldEnd]) -> SandboxEntry:
     """The entry with the ends that it can take of those wanted, as written to the journal."""
     with call.journal.sandbox_lock(call.arguments.container_id):
-        entry = call.journal.with_slot(replace(entry, ends=_reserved(call, wanted)))
+        entry = call.journal.slots.placed(replace(entry, ends=_reserved(call, wanted)))
         _note(call, entry)
     return entry
 

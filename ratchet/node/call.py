@@ -39,8 +39,6 @@ class Call:
 
     `interrupts` knows when the call may be interrupted.
 
-    `ensure_panel` makes the patch panel at a path if it is missing; an agent cannot, the shim does it before the call.
-
     `find_underlay` returns the node's underlay. `node` is the node's name, empty if only the pod's object has it.
     `verified` collects the ends that are up.
     """
@@ -57,7 +55,6 @@ class Call:
     verified: VerifiedEnds = field(default_factory=VerifiedEnds)
     timed_from: float | None = None
     interrupts: Interrupts = field(default_factory=Interrupts)
-    ensure_panel: Callable[[str], object] = str
 
     @property
     def underlay(self) -> UnderlayConfig:

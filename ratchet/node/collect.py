@@ -25,7 +25,7 @@ def collect(call: Call) -> None:
     one at the end.
     """
     failures = _delete_unknown(call)
-    sweep_panel(call.journal)
+    sweep_panel(call.journal.panel)
     _sweep_guard(call)
     for config in call.delegates():
         try:

@@ -87,7 +87,7 @@ def _serve(
         _report_guard(arguments)
     if arguments.command is Command.STATUS:
         _report_port(network.vxlan_port or DEFAULT_VXLAN_PORT, call.journal)
-        _report_panel()
+        _report_panel(call.journal.panel)
     log.info("%s succeeded", arguments.command)
     return result
 
@@ -106,7 +106,8 @@ def _call(
     from ratchet.node.underlay import find_underlay
 
     folder = network.state_dir or state_dir or DEFAULT_STATE_DIR
-    journal = Journal(folder, panel=os.environ.get(PANEL_VARIABLE) or PANEL_PATH)
+    panel = os.environ.get(PANEL_VARIABLE, PANEL_PATH)  # as the shim has it; empty: the node has no panel
+    journal = Journal(folder, panel=panel, prepare_panel=partial(_prepare_panel, folder, panel))
     return Call(
         arguments,
         network,
@@ -116,17 +117,20 @@ def _call(
         wait=WAIT_SECONDS if network.wait is None else network.wait,
         interrupts=interrupts,
         find_underlay=partial(find_underlay, ports=network.vxlan_ports),
-        ensure_panel=partial(_ensure_panel, folder, journal),
     )
 
 
-def _ensure_panel(folder: str, journal: Journal, path: str) -> None:
+def _prepare_panel(folder: str, path: str) -> None:
     """Make the patch panel if it is missing, else remove what others have left in it. Raises DatapathError."""
     from ratchet.datapath.panel.namespace import ensure_panel
     from ratchet.node.panel_sweep import sweep_panel
 
+    if not path:
+        raise DatapathError(
+            f"cannot make the patch panel: {PANEL_VARIABLE} is empty", details=f"unset {PANEL_VARIABLE}"
+        )
     ensure_panel(folder, path).close()
-    sweep_panel(journal)
+    sweep_panel(path)
 
 
 def _store(network: NetworkConfig, kubeconfig: str | None, patience: float) -> ApiStore:
@@ -193,15 +197,13 @@ def _report_port(port: int, journal: Journal) -> None:
         log.warning('tunnel port taken, links between nodes fail cause="%s" details="set another vxlan_port"', fault)
 
 
-def _report_panel() -> None:
+def _report_panel(panel: str) -> None:
     """Log if something else has the path of the patch panel. Pods start without it, so STATUS succeeds."""
-    from ratchet.core.panel import PANEL_PATH
     from ratchet.datapath.panel.namespace import hold_panel
 
-    path = os.environ.get("RATCHET_PANEL", PANEL_PATH)  # as the shim has it; empty: the node has no panel
     try:
-        if path:
-            hold_panel(path)
+        if panel:
+            hold_panel(panel)
     except RatchetError as error:
         log.warning('patch panel unusable cause="%s" details="%s"', error, error.details)
 

@@ -46,6 +46,7 @@ from ratchet.node.endpoint_progress import (
     tunnel_of,
 )
 from ratchet.node.journal import Journal
+from ratchet.node.late_slot import placed
 from ratchet.node.record_writer import LEASE_OF_ANOTHER_LINK, RecordWriter, retry_on_conflict
 from ratchet.node.verified import VerifiedEnds
 from ratchet.node.vni_claim import VniClaim
@@ -107,7 +108,8 @@ class EndpointReconcile:
     def _next(self, progress: Progress) -> tuple[Progress, Step]:
         """The next step, once the progress is certain enough to run it."""
         while True:
-            progress = progress._replace(attempt=progress.attempt.as_recorded(progress.draft))
+            attempt = progress.attempt.as_recorded(progress.draft)
+            progress = progress._replace(attempt=placed(attempt, progress.draft, self._journal))
             step = self._plan(progress)
             if isinstance(step, Wait) and may_lose_connection(progress, self._underlay) and not progress.certain:
                 progress = self._observe_connection(progress)

@@ -52,6 +52,7 @@ class Journal:
         remembers: bool = False,
         links_most: int = LINKS_PER_NODE,
         panel: str = PANEL_PATH,
+        prepare_panel: Callable[[], object] = lambda: None,
     ) -> None:
         root = Path(state_dir)
         self._memory = EntryIndex() if remembers else None
@@ -65,7 +66,7 @@ class Journal:
         self._locks = Locks(root / "links.lock", lock_seconds)
         self._entry_locks = KeyedLocks()
         self.panel = panel
-        self._slots = PanelSlots(root / "panel", panel)
+        self.slots = PanelSlots(root / "panel", panel, prepare_panel)
         self._purged = float("-inf")
         if remembers:
             self.reload()
@@ -124,14 +125,8 @@ class Journal:
                 return False
             ends = change(entry.ends)
             if ends != entry.ends:
-                self.write(self.with_slot(replace(entry, ends=ends)))
+                self.write(self.slots.placed(replace(entry, ends=ends)))
             return True
-
-    def with_slot(self, entry: SandboxEntry) -> SandboxEntry:
-        """The entry with a place in the patch panel, if one of its links needs it. Raises RatchetError."""
-        if entry.slot is not None or not entry.needs_slot:
-            return entry
-        return replace(entry, slot=self._slots.claim(entry.attachment))
 
     def read(self, attachment: Attachment) -> SandboxEntry | None:
         """The entry that ADD wrote; None if there is none or it cannot be read."""
@@ -167,7 +162,7 @@ class Journal:
             entry = self.read(attachment)
             self._entries.remove(attachment)
             if entry is not None and entry.slot is not None:
-                self._slots.free(entry.slot, attachment)
+                self.slots.free(entry.slot, attachment)
             self._remember(attachment, None)
 
     def entries(self) -> list[SandboxEntry]:
@@ -296,5 +291,5 @@ class Journal:
         self._purged = now
         oldest = time.time() - TOMBSTONE_SECONDS
         self._files.remove_partial(oldest)
-        self._slots.remove_stale(oldest, lambda name: self._files.version(name) is not None)
+        self.slots.remove_stale(oldest, lambda name: self._files.version(name) is not None)
         self._tombstones.purge()

@@ -9,23 +9,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ratchet.core.panel import PanelSlot, attachment_groups
 from ratchet.errors import RatchetError
-from ratchet.node.entries import Attachment
+from ratchet.node.entries import Attachment, SandboxEntry
 from ratchet.node.files import make_private_directory, unwritable
 
 
 class PanelSlots:
-    """The groups in a directory, for the panel at the path `panel`."""
+    """The groups in a directory, for the panel at the path `panel`, which `prepare` makes if it is missing."""
 
-    def __init__(self, folder: Path, panel: str) -> None:
+    def __init__(self, folder: Path, panel: str, prepare: Callable[[], object] = lambda: None) -> None:
         self._folder = folder
         self._panel = panel
+        self._prepare = prepare
 
     def claim(self, attachment: Attachment) -> PanelSlot:
         """Claim a group for an attachment, or find the one that it has. Raises RatchetError."""
+        self._prepare()
         name = attachment.file_name
         try:
             make_private_directory(self._folder)
@@ -36,6 +39,12 @@ class PanelSlots:
             raise RatchetError(
                 "cannot wire a pod to the patch panel: all groups are in use", details="delete pods of this node"
             ) from cause
+
+    def placed(self, entry: SandboxEntry) -> SandboxEntry:
+        """An entry with its attachment's place, if one of its links needs one. Raises RatchetError."""
+        if entry.slot is not None or not entry.needs_slot:
+            return entry
+        return replace(entry, slot=self.claim(entry.attachment))
 
     def free(self, slot: PanelSlot, attachment: Attachment) -> None:
         """Free an attachment's group, if it still has it. One that the disk keeps is left to `remove_stale`."""

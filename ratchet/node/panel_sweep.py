@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 
 from ratchet.errors import RatchetError
-from ratchet.node.journal import Journal
 
 log = logging.getLogger(__name__)
 
 
-def sweep_panel(journal: Journal) -> None:
-    """Remove leftovers from the node's patch panel. A fault is logged: leftovers harm no link."""
+def sweep_panel(path: str) -> None:
+    """Remove leftovers from the patch panel at `path`. A fault is logged: leftovers harm no link."""
     from ratchet.datapath.panel.leftovers import sweep  # few calls need it
 
     try:
-        removed = sweep(journal.panel)
+        removed = sweep(path)
     except RatchetError as error:
         log.warning('patch panel not cleaned up cause="%s"', error)
         return

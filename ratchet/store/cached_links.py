@@ -50,6 +50,10 @@ class CachedLinks:
         """
         return Lookup(None, certain=False) if self.cache.expects_none(name) else self.lookup(name)
 
+    def known(self, name: str) -> Link | None:
+        """The record if the cache has it. Sends no request."""
+        return self.cache.get(name)
+
     def has_changed(self, record: Link) -> bool:
         """Whether the cache has another version of a record, or none."""
         cached = self.cache.get(record.name)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,6 @@ from ratchet.core.intent import WantedLink
 from ratchet.core.kinds import Wiring
 from ratchet.core.model import Link
 from ratchet.core.schemas import CURRENT_SCHEMA, EARLIER_SCHEMA, PANEL_SCHEMA
-from ratchet.errors import MalformedRecordError
 
 if TYPE_CHECKING:
     from ratchet.store.interface import Store
@@ -107,17 +105,14 @@ class RecordFormats:
         return replace(wanted.link, name=name, schema=schema, wiring=wiring)
 
     def _record_of(self, wanted: WantedLink, store: Store) -> Link | None:
-        """The link's record; None if it has none."""
+        """The link's record. None if it has none, or if no cache has one of the current name: the join finds it."""
         writes_current, possible = self.writes_current(store), wanted.alias_names()
         if self.earlier_possible(store):
             possible += wanted.earlier_names()
         for name in possible if writes_current else [*possible, wanted.link.name]:
             if (record := store.links.lookup(name).link) is not None:
                 return record
-        # That a cache misses the record, or that it is malformed, is found when the end joins, for this link alone.
-        with suppress(MalformedRecordError):
-            return store.links.lookup_cached(wanted.link.name).link if writes_current else None
-        return None
+        return store.links.known(wanted.link.name) if writes_current else None
 
     def _writable(self, wiring: Wiring, name: str) -> Wiring:
         """The wiring of a new record: direct while an agent of an earlier version runs, which is logged once a link."""

@@ -7,6 +7,7 @@
 | `get`, `list` | from the API, as it is now |
 | `lookup...` | from a cache if it is synced and has the object, else from the API |
 | `lookup_cached` | as `lookup`, but the absence of an object from a synced cache counts too |
+| `known` | a cached object; None if there is none or no cache. No request |
 
 Unknown is not absent: a cache that is not synced answers nothing. Before anything is removed, use `get` or `list`.
 """
@@ -35,6 +36,8 @@ class Links(Protocol):
     def lookup(self, name: str) -> Lookup: ...
 
     def lookup_cached(self, name: str) -> Lookup: ...
+
+    def known(self, name: str) -> Link | None: ...
 
     def has_changed(self, record: Link) -> bool: ...
 

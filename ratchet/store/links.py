@@ -74,6 +74,10 @@ class LinkStore:
         """The record, or its absence, from a cache if there is one."""
         return self.lookup(name)
 
+    def known(self, name: str) -> Link | None:  # noqa: ARG002
+        """The record if a cache has it. Sends no request."""
+        return None
+
     def has_changed(self, record: Link) -> bool:  # noqa: ARG002
         """Whether a record may differ from its last read or written version. True without a cache."""
         return True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,6 +16,28 @@ from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
 from tests.support.cluster import CHAINED, LINK, PAIR, Cluster, panel_devices, recreated
 from tests.support.wired import has_carrier, wired_pair
+
+NODES = ((1, "a"), (2, "b"))
+
+
+@contextmanager
+def defaulting_to_panel(cluster: Cluster, node: Kubelet, host: str) -> Iterator[None]:
+    """Give a node the default wiring panel within the block."""
+    if host == "daemonless":
+        node.config = {**node.config, "wiring": "panel"}
+        yield
+        return
+    agent = cluster.bed.agents[node.host.name]
+    before = agent.options
+    agent.stop()
+    try:
+        agent.options = {**before, "wiring": "panel"}
+        agent.start()
+        yield
+    finally:
+        agent.stop()
+        agent.options = before
+        agent.start()
 
 
 def in_result(sandbox: Sandbox, ifname: str) -> tuple[str, str]:
@@ -64,6 +87,26 @@ def test_a_link_declares_its_wiring_where_it_declares_the_rest(cluster: Cluster,
     (record,) = cluster.bed.links().values()
     assert (record.wiring, record.kind) == (Wiring.PANEL, Kind.PATCH)
     assert all(has_carrier(cluster, sandbox, "eth1") for sandbox in (one, other))
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_the_record_decides_between_nodes_of_different_defaults(cluster: Cluster, host: str, first: str) -> None:
+    """The default of node b is panel. The pod that starts first creates the record."""
+    with defaulting_to_panel(cluster, cluster.b, host):
+        cluster.bed.create_topology("lab", '- endpoints: ["r1:eth1", "r2:eth1"]')
+        pods = {
+            node: cluster.pod(f"r{number}", {"ratchet": "true"}, cluster.bed.kubelets[node]) for number, node in NODES
+        }
+        placed = [(cluster.bed.kubelets[node], pods[node]) for node in sorted(pods, key=lambda node: node != first)]
+        running = cluster.start("ADD", *placed[0])
+        wait_for("the record", lambda: len(cluster.bed.links()) == 1)
+        cluster.add_all(placed[1])
+        assert cluster.end(running).status == 0
+        (record,) = cluster.bed.links().values()
+        assert record.wiring is (Wiring.DIRECT if first == "a" else Wiring.PANEL)
+        cluster.wait_until(State.LINKED, record.name)
+        assert all(has_carrier(cluster, sandbox, "eth1") for sandbox in pods.values())
+        cluster.delete_all(*placed)
 
 
 def test_a_survivor_keeps_its_interface_when_its_peer_restarts(cluster: Cluster) -> None:

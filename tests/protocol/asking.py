@@ -18,7 +18,9 @@ from unittest.mock import patch
 
 from ratchet.agent import controller, liveness
 from ratchet.core.interface import Device, Observed, Parent, PatchWire, Wire
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import Link
+from ratchet.core.panel import GROUP_LEAST, PanelSlot
 from ratchet.core.sandbox import Location
 from ratchet.errors import (
     ApiUnavailableError,
@@ -41,6 +43,7 @@ from ratchet.node import (
     underlay,
 )
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
+from ratchet.node.panel_slots import PanelSlots
 from ratchet.store import links, listwatch, vni
 from ratchet.store.api_errors import AlreadyExistsError, ForbiddenError, NotFoundError
 from ratchet.store.apiserver import MERGE_PATCH, ApiServer, Decoded
@@ -157,11 +160,29 @@ class FakeApi(ApiServer):
         return json.dumps(body, sort_keys=True)
 
 
+SLOT = PanelSlot("/run/netns/panel", GROUP_LEAST)
+
+
+def slot_for(link: Link) -> PanelSlot | None:
+    """The place in the panel of a sandbox with this link. No scene depends on which one it is."""
+    return SLOT if link.wiring is Wiring.PANEL else None
+
+
+class FakeSlots(PanelSlots):
+    """Gives each entry that needs one the same place in the panel."""
+
+    def __init__(self) -> None: ...
+
+    def claim(self, attachment: Attachment) -> PanelSlot:
+        return SLOT
+
+
 class FakeJournal(Journal):
     """A journal that turns calls into requests. `locking=False` omits the link lock, for a mutation."""
 
     def __init__(self, locking: bool = True) -> None:
         self._locking = locking
+        self.slots = FakeSlots()
 
     def write(self, entry: SandboxEntry, *, may_defer: bool = False) -> None:
         ask("write", entry)
@@ -208,9 +229,6 @@ class FakeJournal(Journal):
     def begin(self, entry: SandboxEntry, *, may_defer: bool = False) -> bool:
         self.write(entry)
         return True  # no scene adds an attachment twice
-
-    def with_slot(self, entry: SandboxEntry) -> SandboxEntry:
-        return entry  # the panel of a scene needs no groups
 
     def change_ends(self, attachment: Attachment, change: Callable[[tuple[HeldEnd, ...]], tuple[HeldEnd, ...]]) -> bool:
         before = ask("change_ends", attachment, change)

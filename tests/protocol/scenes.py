@@ -42,7 +42,7 @@ from ratchet.store.interface import Store
 from ratchet.store.links import LinkStore, Lookup
 from ratchet.store.store import ApiStore
 from ratchet.store.vni_leases import VniLeases
-from tests.protocol.asking import Failure, FakeApi, FakeJournal, OneEntryJournal, ask, fake_environment
+from tests.protocol.asking import Failure, FakeApi, FakeJournal, OneEntryJournal, ask, fake_environment, slot_for
 from tests.protocol.exploring import END, Place, Process, at_rest
 from tests.protocol.namespaces import cookie_of, netns_path
 from tests.protocol.world import Actor, Interface, World, observed
@@ -117,7 +117,7 @@ def wanted_link(primary: str = "left", pair: str = "right", wiring: Wiring = Wir
 
 def attempt_of(name: str, side: Side, node: str, link: Link | None = None) -> Attempt:
     link = link or wanted_link()
-    return Attempt(link, side, sandbox_of(name, link.end(side).name, node))
+    return Attempt(link, side, sandbox_of(name, link.end(side).name, node), slot=slot_for(link))
 
 
 @dataclass(frozen=True)
@@ -327,7 +327,9 @@ def agent(node: str, rules: Rules) -> Process:
         record = decode_link(_loads(text))
         sandbox = record.sandbox(side)
         assert sandbox is not None
-        attempt = Attempt(replace(record, uid="", resource_version=""), side, sandbox, lasting=True)
+        attempt = Attempt(
+            replace(record, uid="", resource_version=""), side, sandbox, lasting=True, slot=slot_for(record)
+        )
         call = call_of(attempt, Command.ADD, rules)
         with _ignoring_errors():
             cached = rules.store()

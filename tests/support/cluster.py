@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -260,10 +261,10 @@ def own_interfaces(netns: str) -> list[str]:
 
 
 def panel_devices(node: Kubelet) -> list[str]:
-    """The devices in a node's patch panel."""
+    """The cables and tunnels in a node's patch panel."""
     if not Path(netns_path(node.host.panel)).exists():
         return []
-    return own_interfaces(node.host.panel)
+    return [name for name in own_interfaces(node.host.panel) if re.fullmatch("[ct][0-9a-f]{5}-[0-9a-f]+", name)]
 
 
 @contextmanager

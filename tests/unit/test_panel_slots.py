@@ -34,11 +34,11 @@ def groups(folder: Path) -> dict[int, str]:
 
 def test_an_attachment_gets_a_place_with_its_first_link_in_panel_wiring(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    assert journal.with_slot(entry()).slot is None
-    assert journal.with_slot(entry(DIRECT)).slot is None
-    placed = journal.with_slot(entry(DIRECT, PANEL))
+    assert journal.slots.placed(entry()).slot is None
+    assert journal.slots.placed(entry(DIRECT)).slot is None
+    placed = journal.slots.placed(entry(DIRECT, PANEL))
     assert placed.slot == PanelSlot(PANEL_PATH, next(attachment_groups(ONE.file_name)))
-    assert journal.with_slot(placed) is placed
+    assert journal.slots.placed(placed) is placed
     assert placed.location(PANEL).slot == placed.slot
     assert journal.begin(placed)
     assert Journal(tmp_path).read(ONE) == placed
@@ -80,7 +80,7 @@ def test_concurrent_claims_of_one_group_have_one_winner(tmp_path: Path, monkeypa
 
 def test_a_group_is_freed_with_its_entry_and_by_nobody_else(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    placed = journal.with_slot(entry(PANEL))
+    placed = journal.slots.placed(entry(PANEL))
     journal.begin(placed)
     assert placed.slot is not None
     PanelSlots(tmp_path / "panel", PANEL_PATH).free(placed.slot, OTHER)
@@ -103,7 +103,7 @@ def test_the_group_of_an_add_that_was_killed_is_freed_later(tmp_path: Path) -> N
 def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "panel").write_text("")
     with pytest.raises(RatchetError, match=r"cannot write .*/panel"):
-        Journal(tmp_path).with_slot(entry(PANEL))
+        Journal(tmp_path).slots.placed(entry(PANEL))
 
 
 @pytest.mark.parametrize("panel", [None, {"path": "/run/netns/x", "group": 0x52000007}])
