@@ -17,8 +17,6 @@ from ratchet.dev.testbed import wait_for
 from tests.support.cluster import CHAINED, LINK, PAIR, Cluster, panel_devices, recreated
 from tests.support.wired import has_carrier, wired_pair
 
-NODES = ((1, "a"), (2, "b"))
-
 
 @contextmanager
 def defaulting_to_panel(cluster: Cluster, node: Kubelet, host: str) -> Iterator[None]:
@@ -94,10 +92,9 @@ def test_the_record_decides_between_nodes_of_different_defaults(cluster: Cluster
     """The default of node b is panel. The pod that starts first creates the record."""
     with defaulting_to_panel(cluster, cluster.b, host):
         cluster.bed.create_topology("lab", '- endpoints: ["r1:eth1", "r2:eth1"]')
-        pods = {
-            node: cluster.pod(f"r{number}", {"ratchet": "true"}, cluster.bed.kubelets[node]) for number, node in NODES
-        }
-        placed = [(cluster.bed.kubelets[node], pods[node]) for node in sorted(pods, key=lambda node: node != first)]
+        nodes = cluster.bed.kubelets
+        pods = {node: cluster.pod(name, {"ratchet": "true"}, nodes[node]) for name, node in (("r1", "a"), ("r2", "b"))}
+        placed = [(nodes[node], pods[node]) for node in sorted(pods, key=lambda node: node != first)]
         running = cluster.start("ADD", *placed[0])
         wait_for("the record", lambda: len(cluster.bed.links()) == 1)
         cluster.add_all(placed[1])
