@@ -60,7 +60,7 @@ def test_two_pods_are_linked_through_the_panel(cluster: Cluster, node_of_pair: s
     for sandbox, ifname, address in ((primary, "in1", "192.168.2.100"), (pair, "in2", "192.168.2.101")):
         shown = cluster.show(sandbox, ifname)
         assert (shown["linkinfo"]["info_kind"], shown["mtu"]) == ("veth", 1450), "the same on one node and across"
-        assert {"LOWER_UP", "UP"} <= set(shown["flags"])
+        wait_for("the carrier", lambda one=sandbox, name=ifname: has_carrier(cluster, one, name))  # type: ignore[misc]
         assert address in {one["local"] for one in shown["addr_info"]}
         assert in_result(sandbox, ifname) == (shown["address"], sandbox.path)
     assert cluster.pings(primary, "192.168.2.101")
@@ -84,7 +84,7 @@ def test_a_link_declares_its_wiring_where_it_declares_the_rest(cluster: Cluster,
     cluster.add_all((cluster.a, one), (cluster.a, other))
     (record,) = cluster.bed.links().values()
     assert (record.wiring, record.kind) == (Wiring.PANEL, Kind.PATCH)
-    assert all(has_carrier(cluster, sandbox, "eth1") for sandbox in (one, other))
+    wait_for("the carrier", lambda: all(has_carrier(cluster, sandbox, "eth1") for sandbox in (one, other)))
 
 
 @pytest.mark.parametrize("first", ["a", "b"])
@@ -102,7 +102,7 @@ def test_the_record_decides_between_nodes_of_different_defaults(cluster: Cluster
         (record,) = cluster.bed.links().values()
         assert record.wiring is (Wiring.DIRECT if first == "a" else Wiring.PANEL)
         cluster.wait_until(State.LINKED, record.name)
-        assert all(has_carrier(cluster, sandbox, "eth1") for sandbox in pods.values())
+        wait_for("the carrier", lambda: all(has_carrier(cluster, sandbox, "eth1") for sandbox in pods.values()))
         cluster.delete_all(*placed)
 
 
