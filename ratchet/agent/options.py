@@ -19,6 +19,7 @@ from ratchet.cni.config import (
     TOPOLOGY_LINKS_PER_NAMESPACE,
 )
 from ratchet.cni.plugin_keys import (
+    AGENT_WAIT_SECONDS,
     DEFAULT_NAMESPACE,
     DEFAULT_STATE_DIR,
     DEFAULT_VNI_RANGE,
@@ -249,8 +250,7 @@ OPTIONS: tuple[Option, ...] = (
            "takes no further link",
            _whole(1, values.LINKS_MOST), LINKS_PER_POD),
     Option(_LINKS, "links_per_namespace", "N",
-           "greatest number of links that a namespace may declare, and of VNIs that its links may have. The same on "
-           "all nodes",
+           "greatest number of links that a namespace may declare, and of their VNIs. The same on all nodes",
            _whole(1, values.LINKS_MOST), LINKS_PER_NAMESPACE),
     Option(_LINKS, "links_per_node", "N",
            "greatest number of links with an end on this node. A namespace gets at most three quarters of what the "
@@ -259,7 +259,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(_LINKS, "wait", "SECONDS",
            "longest time that ADD waits for peers; 0: ADD does not wait. wait in the network configuration and "
            "ratchet.wait of the pod override it",
-           _seconds(0, WAIT_MAX_SECONDS), 5.0),
+           _seconds(0, WAIT_MAX_SECONDS), default_text=f"{AGENT_WAIT_SECONDS:g}; for links in panel wiring 0"),
     Option(_LINKS, "wait_policy", "POLICY",
            "result of ADD if the peers did not come in time. proceed: ADD succeeds, and the agent completes the link "
            "later. require: ADD fails with code 11. wait_policy in the network configuration overrides it",

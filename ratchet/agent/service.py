@@ -25,7 +25,7 @@ from ratchet.cni.answer import encode
 from ratchet.cni.arguments import Arguments
 from ratchet.cni.command import Command
 from ratchet.cni.config import NetworkConfig
-from ratchet.cni.plugin_keys import PLUGIN_KEYS
+from ratchet.cni.plugin_keys import AGENT_WAIT_SECONDS, PLUGIN_KEYS
 from ratchet.core.pod import PodRef
 from ratchet.errors import AddressFamilyError, ApiUnavailableError, InvalidIntentError, RatchetError
 from ratchet.node.call import Call
@@ -141,14 +141,17 @@ class CallService:
         timed_from: float | None,
     ) -> Call:
         settings = self.settings
+        wait = settings.wait if network.wait is None else network.wait
+        require = (network.wait_policy or settings.wait_policy) == "require"
         return Call(
             replace(arguments, root=settings.host_root),
             network,
             self.journal,
             connect,
             called_at,
-            wait=settings.wait if network.wait is None else network.wait,
-            require=(network.wait_policy or settings.wait_policy) == "require",
+            wait=AGENT_WAIT_SECONDS if wait is None else wait,
+            require=require,
+            waits_for_cables=require or wait is not None,
             find_underlay=self.underlays,
             node=settings.node_name,
             verified=self.verified,

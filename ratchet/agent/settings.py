@@ -59,7 +59,7 @@ class Settings:
     links_per_pod: int
     links_per_namespace: int
     links_per_node: int
-    wait: float
+    wait: float | None
     wait_policy: str
     workers: int
     resync: float

@@ -14,6 +14,8 @@ DEFAULT_NAMESPACE = "ratchet"
 DEFAULT_STATE_DIR = "/var/lib/cni/ratchet"
 DEFAULT_VXLAN_PORT = 4789
 DEFAULT_VNI_RANGE = (11, values.LAST_VNI)  # the prototype's first VNI was 11
+# How long an ADD that an agent serves waits for peers, if nothing sets `wait`.
+AGENT_WAIT_SECONDS = 5.0
 WAIT_POLICIES = ("proceed", "require")
 TOPOLOGIES = ("on", "off")
 LOG_LEVELS = ("debug", "info", "warning", "error")

@@ -120,7 +120,8 @@ def _with_links(call: Call, store: Store, pod: Pod, began: float) -> Result:
         ends, begun = selection.wait(require=call.require), entry
         if ends != selection.ends:
             begun = _with_ends(call, entry, held_ends(store, pod, ends))
-        return _linked(call, store, begun, delegations, underlay, until)
+        waits = replace(call, waits_for_cables=call.waits_for_cables or requested is not None)
+        return _linked(waits, store, begun, delegations, underlay, until)
 
     with call.interrupts.deferred():
         with call.journal.sandbox_lock(call.arguments.container_id):
@@ -158,7 +159,9 @@ def _linked(
     if intended != entry:
         _note(call, intended)
     result = _base(call, intended, _delegate(call))
-    joined = link_all(call.reconciler(store), attempts, underlay, until, require=call.require)
+    joined = link_all(
+        call.reconciler(store), attempts, underlay, until, require=call.require, waits_for_cables=call.waits_for_cables
+    )
     _refuse_deleted(call)
     return result.extended(_link_interfaces(call, attempts, joined))
 

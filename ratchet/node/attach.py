@@ -23,6 +23,7 @@ from ratchet.core.intent import (
     wanted_links,
 )
 from ratchet.core.interface import Device
+from ratchet.core.kinds import Wiring
 from ratchet.core.limits import LinkLimits
 from ratchet.core.model import End, Link, Side
 from ratchet.core.plan import Attempt
@@ -113,9 +114,17 @@ class LinkSelection:
 
 
 def link_all(
-    reconciler: Reconciler, attempts: Sequence[Attempt], underlay: Underlay, until: float, *, require: bool
+    reconciler: Reconciler,
+    attempts: Sequence[Attempt],
+    underlay: Underlay,
+    until: float,
+    *,
+    require: bool,
+    waits_for_cables: bool = True,
 ) -> list[tuple[End, Device | None]]:
     """Reconcile all ends until they are up or `until` (monotonic seconds) is past.
+
+    Without `waits_for_cables`, ends in panel wiring may stay without their peers.
 
     Returns the ends as recorded, in the order of the attempts, each with its device if it is up. With `require`, raises
     PeerMissingError that names each missing peer and what that peer waits for. Without it, the agent completes the
@@ -133,7 +142,7 @@ def link_all(
     if later:
         _await_records(reconciler.store, later)
         results |= _reconcile_each(reconciler, underlay, later, joined=False)
-    waiting = _reconcile_until_up(reconciler, underlay, attempts, results, until)
+    waiting = _reconcile_until_up(reconciler, underlay, attempts, results, until, waits_for_cables=waits_for_cables)
     if waiting and require:
         raise _peers_missing(reconciler.store, [one for one in attempts if one.name in waiting])
     return [(_own_end(one, results[one.name].record), results[one.name].device) for one in attempts]
@@ -145,12 +154,14 @@ def _reconcile_until_up(
     attempts: Sequence[Attempt],
     results: dict[str, EndpointResult],
     until: float,
+    *,
+    waits_for_cables: bool,
 ) -> set[str]:
     """Reconcile ends whose records change, until all are up or `until` is past.
 
     Updates `results`, and returns the names of the links that still wait.
     """
-    waiting = _not_up(results)
+    waiting = _waiting(results, waits_for_cables)
     if not waiting:
         return waiting
     store, mine = reconciler.store, {one.name: one for one in attempts}
@@ -164,7 +175,7 @@ def _reconcile_until_up(
             if (names is None or one.name in names) and store.links.has_changed(results[one.name].record)
         ]
         results |= _reconcile_each(reconciler, underlay, changed, joined=True)
-        before, waiting = waiting, _not_up(results)
+        before, waiting = waiting, _waiting(results, waits_for_cables)
         for name in before - waiting:
             log.info("end is up link=%s side=%s", name, mine[name].side)
         if not waiting:
@@ -172,8 +183,10 @@ def _reconcile_until_up(
     return waiting
 
 
-def _not_up(results: Mapping[str, EndpointResult]) -> set[str]:
-    return {name for name, end in results.items() if not end.is_up}
+def _waiting(results: Mapping[str, EndpointResult], waits_for_cables: bool) -> set[str]:
+    """The links whose ends are not up, and have to be before ADD ends."""
+    missing = {name: end.record for name, end in results.items() if not end.is_up}
+    return {name for name, record in missing.items() if waits_for_cables or record.wiring is Wiring.DIRECT}
 
 
 def _await_records(store: Store, attempts: Sequence[Attempt]) -> None:

@@ -35,7 +35,8 @@ class Call:
     infinite if no caller waits for the reply.
 
     `wait` is how long ADD may wait for its peers, in seconds. If they have not joined by then, ADD fails if `require`
-    is set, else the agent completes its links.
+    is set, else the agent completes its links. Without `waits_for_cables`, ADD does not wait for the peers of links in
+    panel wiring, whose interfaces exist without them.
 
     `interrupts` knows when the call may be interrupted.
 
@@ -50,6 +51,7 @@ class Call:
     began: float
     wait: float
     require: bool = True
+    waits_for_cables: bool = True
     find_underlay: FindUnderlay = find_underlay
     node: str = ""
     verified: VerifiedEnds = field(default_factory=VerifiedEnds)

@@ -106,7 +106,7 @@ def test_the_defaults() -> None:
         "links_per_pod": 1024,
         "links_per_namespace": 16384,
         "links_per_node": 4096,
-        "wait": 5.0,
+        "wait": None,
         "wait_policy": "proceed",
         "workers": 8,
         "resync": 300.0,
@@ -171,7 +171,7 @@ def test_precedence_is_flag_variable_file_default(file: Path) -> None:
     assert read_settings([*argv, "--wait", "3"], environ).wait == 3.0
     assert read_settings(argv, environ).wait == 2.0
     assert read_settings(argv, {}).wait == 1.0
-    assert read_settings([], {}).wait == 5.0
+    assert read_settings([], {}).wait is None
 
 
 def test_the_config_flag_overrides_the_config_variable(file: Path) -> None:
@@ -392,7 +392,7 @@ def test_help_lists_every_option_with_its_default_and_variable(capsys: pytest.Ca
         assert flag(name) in message
         assert variable(name) in message
     assert "(default: :9472; env: RATCHET_METRICS_ADDR)" in message
-    assert "(default: 5; env: RATCHET_WAIT)" in message
+    assert "(default: 5; for links in panel wiring 0; env: RATCHET_WAIT)" in message
     assert "(default: on; env: RATCHET_EVENTS)" in message
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ratchet.core import record_updates
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import Link, Side
 from ratchet.core.naming import node_label
 from ratchet.core.plan import Attempt
@@ -275,6 +276,38 @@ def test_an_add_reconciles_again_only_the_ends_whose_records_have_changed(report
     given: Any = reconciler
     link_all(given, attempts, underlay, time.monotonic(), require=False)
     assert sorted(reconciler.reconciled) == [("one", False), ("two", False), ("two", True)]
+
+
+class FakeCables(FakePeerlessReconciler):
+    """A reconciler of ends without peers: the link "cable" is in panel wiring, the others are not."""
+
+    def __init__(self) -> None:
+        super().__init__([{"cable"}], {"cable"})
+        self.waits = 0
+
+    def watch_names(self, *_: Any) -> Iterator[set[str] | None]:
+        self.waits += 1
+        yield from self.reported
+
+    def reconcile(self, attempt: Attempt, underlay: object, *, joined: bool) -> EndpointResult:
+        result = super().reconcile(attempt, underlay, joined=joined)
+        wiring = Wiring.PANEL if attempt.name == "cable" else Wiring.DIRECT
+        return replace(result, record=replace(result.record, wiring=wiring))
+
+
+@pytest.mark.parametrize(
+    ("names", "waits_for_cables", "waits"),
+    [(["cable"], False, 0), (["cable"], True, 1), (["cable", "direct"], False, 1), (["direct"], False, 1)],
+)
+def test_an_add_waits_for_the_peers_of_cables_only_if_it_has_to(
+    names: list[str], waits_for_cables: bool, waits: int
+) -> None:
+    reconciler: Any = FakeCables()
+    attempts = [Attempt(replace(LINK, name=name), Side.PRIMARY, own(Side.PRIMARY), index=1) for name in names]
+    underlay: Any = SimpleNamespace(node="node-a")
+    until = time.monotonic()
+    link_all(reconciler, attempts, underlay, until, require=False, waits_for_cables=waits_for_cables)
+    assert reconciler.waits == waits
 
 
 def test_a_record_has_changed_if_the_cache_has_another_version_or_none() -> None:
