@@ -113,7 +113,10 @@ def undo(call: Call, entry: SandboxEntry, reason: str) -> None:
 
 
 def _remove_cables(slot: PanelSlot) -> None:
-    """Remove an attachment's cables at once. What is left is removed with each link."""
+    """Remove an attachment's cables at once, without its links' locks. What is left is removed with each link.
+
+    The tombstone keeps this sandbox's ADD from making them again, and a peer's pass waits if it finds none.
+    """
     try:
         datapath.remove_attachment(slot.path, slot.group)
     except RatchetError as error:

@@ -25,7 +25,7 @@ from ratchet.datapath.panel.cables import (
     open_cable,
 )
 from ratchet.datapath.panel.carrier import lower_partner, set_carrier, settle_carriers
-from ratchet.datapath.panel.devices import PanelDevice, device_named
+from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named
 from ratchet.datapath.panel.namespace import open_panel
 from ratchet.datapath.panel.patches import observe_patch, remove_patch, set_patch
 from ratchet.datapath.panel.tunnels import (
@@ -226,14 +226,19 @@ def _disconnect(link: _OpenLink, wire: CableWire, end: PanelDevice) -> None:
 
 
 def _patch_together(link: _OpenLink, end: PanelDevice) -> None:
-    """Patch this end's cable and the other end's to each other. Does nothing if the other end has no cable yet."""
+    """Patch this end's cable and the other end's to each other. Does nothing if the other end has no cable."""
     far = link.far
     other = observe_cable(far).end if far is not None else None
     if far is None or other is None:
         return
     adjust_cable(far)
-    set_patch(link.channel, end.index, other.index)
-    set_patch(link.channel, other.index, end.index)
+    try:
+        set_patch(link.channel, end.index, other.index)
+        set_patch(link.channel, other.index, end.index)
+    except DatapathError:
+        if device_at(link.channel, other.index) is None:
+            return  # the other pod's DEL does not hold this link's lock
+        raise
     for cable in (link.near, far):
         remove_panel_tunnel(cable)
     settle_carriers(link.channel, end, other)

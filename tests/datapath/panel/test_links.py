@@ -16,6 +16,8 @@ from ratchet.datapath import build, make, messages, observe
 from ratchet.datapath.panel.cables import cables_of
 from ratchet.datapath.panel.leftovers import sweep
 from ratchet.datapath.panel.namespace import Panel
+from ratchet.datapath.panel.patches import set_patch
+from ratchet.datapath.rtnetlink import Channel
 from ratchet.dev.testbed import wait_for
 from ratchet.errors import DatapathError, ForeignInterfaceError, NamespaceGoneError, VniInUseError
 from tests.support.namespaces import Bed
@@ -333,3 +335,18 @@ def test_without_a_panel_nothing_is_made(call: Callable[[Wire], Observed], pods:
         call(CableWire("a-b", replace(spec, slot=None)))
     assert remove(spec) is False
     assert pods.interfaces("pod-a") == []
+
+
+def test_a_peer_whose_cable_goes_meanwhile_is_waited_for(
+    pods: Bed, panels: Panels, panel: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DEL removes all cables of a pod at once, without the locks of its links."""
+    wire = patched(panels)
+
+    def set_patch_after_removal(channel: Channel, index: int, target: int) -> bool:
+        remove(wire.far)
+        return set_patch(channel, index, target)
+
+    monkeypatch.setattr("ratchet.datapath.panel.links.set_patch", set_patch_after_removal)
+    pods.run("panel", "tc", "qdisc", "del", "dev", panels_end(wire), "clsact")
+    assert build(wire).far is None
