@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
-from ratchet.core.kinds import Kind
+from ratchet.core.kinds import LOCAL_KINDS, Kind, Wiring
 from ratchet.core.model import Link, State
 from ratchet.core.state_machine import derive
 from tests.support.link_spec import LinkSpec, ends_of_record
@@ -142,11 +142,11 @@ def unanswered(
 
 
 def _is_calm(record: Link, snapshot: Snapshot) -> bool:
-    """Whether a record is linked, and nothing disturbs its devices. A vEth needs neither the network nor a VNI."""
+    """Whether a record is linked, and nothing disturbs its devices. On one node they need no network and no VNI."""
     if derive(record) is not State.LINKED:
         return False
     nodes = {end.sandbox.node for end in ends_of_record(record) if end.sandbox}
-    return record.kind is Kind.VETH or not (snapshot.leases_lost or nodes & set(snapshot.cut_nodes))
+    return record.kind in LOCAL_KINDS or not (snapshot.leases_lost or nodes & set(snapshot.cut_nodes))
 
 
 def _duplicate_vnis(snapshot: Snapshot) -> Iterator[str]:
@@ -170,11 +170,11 @@ def _misled(record: Link, primary: PodState, pair: PodState) -> Iterator[str]:
             return
         if (device := pod.devices.get(end.ifname)) is None:
             yield f"{record.name} is linked, and {end.ifname} of {pod.name} does not exist"
-        elif device.kind != record.kind:
+        elif device.kind != (record.kind if record.wiring is Wiring.DIRECT else Kind.VETH):
             yield f"{record.name} is a {record.kind}, and {end.ifname} of {pod.name} is a {device.kind}"
         else:
             devices.append(device)
-    if len(devices) == 2:
+    if len(devices) == 2 and record.wiring is Wiring.DIRECT:  # where a cable leads is for pings to find
         yield from _apart(record, devices[0], devices[1])
 
 

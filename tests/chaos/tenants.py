@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from ratchet.core.kinds import Wiring
 from ratchet.core.pod import PodRef
 from ratchet.store.api_errors import NotFoundError
 from tests.chaos.steps import HOSTILE_PODS, PROBES, SLOTS, Fault, Kind, Place, Step
@@ -62,7 +63,8 @@ class Tenants:
         slot = SLOTS[step.slot]
         before = self._declared.pop(step.slot, None)
         if step.kind is not Kind.UNDECLARE:
-            spec = LinkSpec(slot.pod, f"out{slot.number}", step.peer, f"in{slot.number}", slot.number)
+            wiring = Wiring.PANEL if slot.number % 2 else Wiring.DIRECT
+            spec = LinkSpec(slot.pod, f"out{slot.number}", step.peer, f"in{slot.number}", slot.number, wiring)
             self._declared[step.slot] = Declared(spec, step.swapped)
         concerned = {slot.pod, step.peer, before.spec.pair if before else ""} - {""}
         if before is not None or slot.place is not Place.TOPOLOGY:  # a link that a topology adds is made at once
@@ -119,7 +121,7 @@ class Tenants:
 
     def _patch(self, pod: str) -> None:
         """Write the labels and annotations of a pod that exists."""
-        absent: dict[str, Any] = dict.fromkeys(LinkSpec("", "", "", "", 0).labels)
+        absent: dict[str, Any] = dict.fromkeys(LinkSpec("", "", "", "", 0, Wiring.DIRECT).labels)
         path = f"{self._world.bed.pods_path}/{pod}"
         with self._lock, suppress(NotFoundError):  # it is created later, with these declarations
             labels = {**absent, **self._labels(pod)}

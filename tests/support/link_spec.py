@@ -20,13 +20,17 @@ def ends_of_record(record: Link) -> tuple[End, End]:
 
 @dataclass(frozen=True, slots=True)
 class LinkSpec:
-    """A declared link between endpoint 0 and endpoint 1. Its addresses contain `number`."""
+    """A declared link between endpoint 0 and endpoint 1. Its addresses contain `number`.
+
+    `wiring` is empty if none is declared.
+    """
 
     primary: str
     local_ifname: str
     pair: str
     pair_ifname: str
     number: int
+    wiring: str = ""
 
     @property
     def endpoints(self) -> tuple[Endpoint, Endpoint]:
@@ -46,7 +50,9 @@ class LinkSpec:
     @property
     def labels(self) -> dict[str, str]:
         """The labels in the style of 2017 that declare the link on the pod of endpoint 0."""
+        wiring = {"ratchet.wiring": self.wiring} if self.wiring else {}
         return {
+            **wiring,
             "ratchet.primary": "true",
             "ratchet.local_ifname": self.local_ifname,
             "ratchet.local_ip": self.address(0),
@@ -59,13 +65,19 @@ class LinkSpec:
         """The link as an item of the annotation `ratchet.links` on the pod of endpoint `at`."""
         (_, ifname), (peer, peer_ifname) = self.endpoints[at], self.endpoints[1 - at]
         addresses = [self.address(at), self.address(1 - at)]
-        return {"peer": peer, "ifname": ifname, "peer_ifname": peer_ifname, "addresses": addresses}
+        ends = {"peer": peer, "ifname": ifname, "peer_ifname": peer_ifname, "addresses": addresses}
+        return {**ends, **self._declared_wiring}
 
     def in_topology(self, *, swapped: bool) -> Json:
         """The link as an item of a topology, with its endpoints in either order."""
         order = (1, 0) if swapped else (0, 1)
         endpoints = [":".join(self.endpoints[at]) for at in order]
-        return {"endpoints": endpoints, "addresses": [self.address(at) for at in order]}
+        addresses = [self.address(at) for at in order]
+        return {"endpoints": endpoints, "addresses": addresses, **self._declared_wiring}
+
+    @property
+    def _declared_wiring(self) -> Json:
+        return {"wiring": self.wiring} if self.wiring else {}
 
     def __str__(self) -> str:
         return "–".join(":".join(endpoint) for endpoint in self.endpoints)
