@@ -61,6 +61,7 @@ def deployed_with_overlay(cluster: Cluster, overlay: str) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     found = Cluster(Path("/var/tmp") / f"ratchet-e2e-{os.getpid():x}")
+    os.environ.pop("RATCHET_PANEL", None)  # the runtimes inherit it; each machine has a /run of its own for its panel
 
     def print_line(line: str) -> None:
         print(f"  {line}", flush=True)
