@@ -13,7 +13,7 @@ from ratchet.core.panel import PanelSlot, attachment_groups
 from ratchet.datapath import find_parent
 from ratchet.datapath.panel.cables import ensure_cable, open_cable
 from ratchet.datapath.panel.carrier import set_carrier
-from ratchet.datapath.panel.devices import PanelDevice
+from ratchet.datapath.panel.devices import PanelDevice, device_at
 from ratchet.datapath.panel.namespace import Panel, ensure_panel
 from ratchet.datapath.panel.patches import set_patch
 from ratchet.datapath.panel.tunnels import ensure_panel_tunnel
@@ -90,5 +90,6 @@ def connect(panel: Panel, cable: PanelDevice, target: int) -> None:
     """Patch a cable to a device of the panel in both directions, and give its pod carrier."""
     with Channel(panel.netns) as channel:
         set_patch(channel, cable.index, target)
-        set_patch(channel, target, cable.index)
+        other = device_at(channel, target)
+        set_patch(channel, target, cable.index, takes_oam=other is not None and not other.is_cable)
         set_carrier(channel, cable, True)

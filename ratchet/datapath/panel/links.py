@@ -198,13 +198,12 @@ def _patched(cable: OpenCable, seen: ObservedCable, other: ObservedCable | None 
     return replace(seen.device, wired=wired, vni=None if tunnel is None else tunnel.vni)
 
 
-def _leads(channel: Channel, index: int, target: int) -> bool:
-    patch = observe_patch(channel, index)
-    return patch.takes_oam and patch.target == target
+def _leads(channel: Channel, index: int, target: int, *, takes_oam: bool = False) -> bool:
+    return observe_patch(channel, index).leads(target, takes_oam=takes_oam)
 
 
-def _leads_both_ways(channel: Channel, one: int, other: int) -> bool:
-    return _leads(channel, one, other) and _leads(channel, other, one)
+def _leads_both_ways(channel: Channel, cable: int, tunnel: int) -> bool:
+    return _leads(channel, cable, tunnel) and _leads(channel, tunnel, cable, takes_oam=True)
 
 
 def _connect_new(link: _OpenLink, end: PanelDevice) -> None:
@@ -262,6 +261,6 @@ def _connect_tunnel(link: _OpenLink, wire: VxlanWire, end: PanelDevice) -> None:
     if tunnel is None:
         raise DatapathError(f"cannot patch {wire.near.ifname} of {wire.link}: its tunnel went away while being made")
     set_patch(link.channel, end.index, tunnel.index)
-    set_patch(link.channel, tunnel.index, end.index)
+    set_patch(link.channel, tunnel.index, end.index, takes_oam=True)
     if wire.carrier:
         set_carrier(link.channel, end, True)

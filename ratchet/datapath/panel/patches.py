@@ -4,10 +4,13 @@ Each side of a link patches its own direction. A patched device has a clsact qdi
 
 | priority | protocol | filter |
 |---|---|---|
-| OAM_PRIORITY | OAM_ETHERTYPE | passes the frame to the panel's own stack, so a pod's forged frame never leaves |
+| OAM_PRIORITY | OAM_ETHERTYPE | at a tunnel, passes the frame to the panel's stack; at a cable, drops it |
 | PATCH_PRIORITY | all | redirects the frame to the egress of the other device |
 
 A redirect whose target is deleted drops the frames; its filter stays.
+
+The drop is a classic BPF program of one instruction (CONFIG_NET_CLS_BPF). A kernel without it passes a pod's forged
+frames to the panel's stack too. They never leave, but a pod can fill the buffer of the socket for OAM frames.
 
 A frame with a VLAN tag has the protocol of its tag, so a tagged OAM frame is redirected. At a device without a redirect
 the stack removes the tag, and a socket for OAM_ETHERTYPE cannot tell such a frame of a pod from one of a panel (tried).
@@ -22,8 +25,9 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass
-from errno import EEXIST, EINVAL, ENODEV, ENOENT
+from errno import EEXIST, EINVAL, ENODEV, ENOENT, EOPNOTSUPP
 
+from ratchet.core.oam import ETHERTYPE as OAM_ETHERTYPE
 from ratchet.datapath.message_classes import tcmsg
 from ratchet.datapath.messages import ACT, DUMP, MAKE, PUT
 from ratchet.datapath.nlattr import HEADER, Layout, Reading, attributes, message
@@ -31,7 +35,6 @@ from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.datapath.tc import RTM_NEWQDISC, TCMSG, nested
 from ratchet.errors import DatapathError
 
-OAM_ETHERTYPE = 0x88B7  # for local use, with an OUI (IEEE 802)
 ETH_P_ALL = 0x0003
 # Room before, between and after them.
 OAM_PRIORITY, PATCH_PRIORITY = 100, 200
@@ -41,7 +44,9 @@ CLSACT, INGRESS, CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFF0000
 
 # include/uapi/linux/pkt_cls.h
 TCA_U32_CLASSID, TCA_U32_SEL, TCA_U32_ACT = 1, 5, 7
+TCA_BPF_OPS_LEN, TCA_BPF_OPS, TCA_BPF_FLAGS = 4, 5, 8
 TC_U32_TERMINAL = 1
+TCA_BPF_FLAG_ACT_DIRECT = 1
 TCA_ACT_KIND, TCA_ACT_OPTIONS = 1, 2
 TCA_MIRRED_PARMS = 2
 TC_ACT_STOLEN = 4
@@ -50,10 +55,12 @@ FIRST_ACTION = 1
 MINOR_ONE = 1  # flowid :1
 
 _U32 = struct.Struct("=I")
+_U16 = struct.Struct("=H")
 # struct tc_u32_sel: flags, offshift, nkeys, offmask, off, offoff, hoff, hmask; and one tc_u32_key: mask, val, off,
 # offmask. A mask of 0 matches every frame.
 _SELECTOR = struct.Struct("=BBBxHHhhI IIii")
 _MATCH_ALL = _SELECTOR.pack(TC_U32_TERMINAL, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+_DROP = struct.pack("=HBBI", 0x06, 0, 0, 2)  # struct sock_filter: BPF_RET | BPF_K, and the verdict TC_ACT_SHOT
 _MIRRED = struct.Struct("=IIiiiiI")  # struct tc_mirred: index, capab, action, refcnt, bindcnt, eaction, ifindex
 
 _LAYOUT = Layout(tcmsg)
@@ -64,12 +71,30 @@ _FILTER = Reading(tcmsg, "TCA_KIND", "TCA_OPTIONS")
 class Patch:
     """The ingress filters of a device. `target` is the ifindex to which it sends; 0: that device has been deleted.
 
-    None: it is not patched. `handle` is that of the redirect's filter. `takes_oam`: the filter for OAM frames is there.
+    None: it is not patched. `handle` is that of the redirect's filter. `takes_oam`: OAM frames are passed to the
+    panel's stack, or dropped; None: neither.
     """
 
     target: int | None = None
     handle: int = 0
-    takes_oam: bool = False
+    takes_oam: bool | None = None
+
+    def leads(self, target: int, *, takes_oam: bool) -> bool:
+        """Whether the patch is as `set_patch` makes it on this kernel."""
+        return self.target == target and self.treats_oam(takes_oam)
+
+    def treats_oam(self, takes: bool) -> bool:
+        return self.takes_oam is takes or (self.takes_oam is True and not _kernel.drops_oam)
+
+
+@dataclass(slots=True)
+class _Kernel:
+    """Properties of the running kernel found so far. They are constant for the lifetime of this process."""
+
+    drops_oam: bool = True
+
+
+_kernel = _Kernel()
 
 
 def observe_patch(channel: Channel, index: int) -> Patch:
@@ -86,32 +111,42 @@ def observe_patch(channel: Channel, index: int) -> Patch:
     return patch
 
 
-def set_patch(channel: Channel, index: int, target: int) -> bool:
+def set_patch(channel: Channel, index: int, target: int, *, takes_oam: bool = False) -> bool:
     """Make the device `index` send what arrives at it to the device `target`. Returns whether anything changed.
 
-    An existing redirect is replaced in place, and loses no frame. Raises DatapathError, also if either device is gone.
+    `takes_oam`: it is a tunnel, whose OAM frames are passed to the panel's stack. An existing redirect is replaced in
+    place, and loses no frame. Raises DatapathError, also if either device is gone.
     """
     patch = observe_patch(channel, index)
-    if patch.target == target and patch.takes_oam:
+    if patch.leads(target, takes_oam=takes_oam):
         return False
-    requests = []
-    if not patch.takes_oam:
-        requests.append(_oam_filter(index))
-    if patch.target != target:
-        requests.append(_redirect(index, target, patch.handle))
-    qdisc, *filters = channel.exchange(_clsact(index), *requests)
-    there = qdisc.refusal is not None and qdisc.refusal.errno == EEXIST
-    for answer in filters if there else (qdisc, *filters):
-        if answer.refusal is not None:
-            cause = answer.refusal.strerror
-            raise DatapathError(f"cannot patch ifindex {index} to {target}: {cause}") from answer.refusal
+    qdisc, *_ = channel.exchange(_clsact(index))
+    refusal = qdisc.refusal if qdisc.refusal is not None and qdisc.refusal.errno != EEXIST else None
+    if refusal is None:
+        refusal = _treat_oam(channel, index, patch, takes_oam)
+    if refusal is None and patch.target != target:
+        refusal = channel.exchange(_redirect(index, target, patch.handle))[0].refusal
+    if refusal is not None:
+        raise DatapathError(f"cannot patch ifindex {index} to {target}: {refusal.strerror}") from refusal
     return True
+
+
+def _treat_oam(channel: Channel, index: int, patch: Patch, takes: bool) -> RefusedError | None:
+    """Install the filter for OAM frames, unless it is there. Returns the kernel's refusal, if any."""
+    if patch.treats_oam(takes):
+        return None
+    if not takes and _kernel.drops_oam:
+        _, added = channel.exchange(_no_filter(index, OAM_PRIORITY, OAM_ETHERTYPE), _oam_drop(index))
+        if added.refusal is None or added.refusal.errno not in (ENOENT, EOPNOTSUPP):
+            return added.refusal
+        _kernel.drops_oam = False
+    _, added = channel.exchange(_no_filter(index, OAM_PRIORITY, OAM_ETHERTYPE), _oam_pass(index))
+    return added.refusal
 
 
 def remove_patch(channel: Channel, index: int) -> bool:
     """Make the device `index` drop what arrives at it. Returns False if it is not patched. Raises DatapathError."""
-    head = TCMSG.pack(0, index, 0, INGRESS, _info(PATCH_PRIORITY, ETH_P_ALL))
-    (answer,) = channel.exchange(message(RTM_DELTFILTER, ACT, head))
+    (answer,) = channel.exchange(_no_filter(index, PATCH_PRIORITY, ETH_P_ALL))
     if answer.refusal is None:
         return True
     if answer.refusal.errno in (EINVAL, ENOENT, ENODEV):
@@ -124,24 +159,35 @@ def _clsact(index: int) -> bytearray:
     return message(RTM_NEWQDISC, MAKE, head, _LAYOUT.pack(("TCA_KIND", "clsact")))
 
 
-def _oam_filter(index: int) -> bytearray:
+def _oam_pass(index: int) -> bytearray:
     options = nested(TCA_U32_CLASSID, _U32.pack(MINOR_ONE)) + nested(TCA_U32_SEL, _MATCH_ALL)
-    return _u32(index, OAM_PRIORITY, OAM_ETHERTYPE, options)
+    return _filter(index, OAM_PRIORITY, OAM_ETHERTYPE, "u32", options)
+
+
+def _oam_drop(index: int) -> bytearray:
+    options = nested(TCA_BPF_OPS_LEN, _U16.pack(1)) + nested(TCA_BPF_OPS, _DROP)
+    options += nested(TCA_BPF_FLAGS, _U32.pack(TCA_BPF_FLAG_ACT_DIRECT))
+    return _filter(index, OAM_PRIORITY, OAM_ETHERTYPE, "bpf", options)
 
 
 def _redirect(index: int, target: int, handle: int) -> bytearray:
     parameters = _MIRRED.pack(0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, target)
     action = nested(TCA_ACT_KIND, b"mirred\0") + nested(TCA_ACT_OPTIONS, nested(TCA_MIRRED_PARMS, parameters))
     options = nested(TCA_U32_SEL, _MATCH_ALL) + nested(TCA_U32_ACT, nested(FIRST_ACTION, action))
-    return _u32(index, PATCH_PRIORITY, ETH_P_ALL, options, handle)
+    return _filter(index, PATCH_PRIORITY, ETH_P_ALL, "u32", options, handle)
 
 
-def _u32(index: int, priority: int, protocol: int, options: bytes, handle: int = 0) -> bytearray:
+def _filter(index: int, priority: int, protocol: int, kind: str, options: bytes, handle: int = 0) -> bytearray:
     """Add a filter, or replace the one that has this handle."""
     head = TCMSG.pack(0, index, handle, INGRESS, _info(priority, protocol))
     return message(
-        RTM_NEWTFILTER, PUT if handle else MAKE, head, _LAYOUT.pack(("TCA_KIND", "u32"), ("TCA_OPTIONS", options))
+        RTM_NEWTFILTER, PUT if handle else MAKE, head, _LAYOUT.pack(("TCA_KIND", kind), ("TCA_OPTIONS", options))
     )
+
+
+def _no_filter(index: int, priority: int, protocol: int) -> bytearray:
+    """Remove all filters of a priority."""
+    return message(RTM_DELTFILTER, ACT, TCMSG.pack(0, index, 0, INGRESS, _info(priority, protocol)))
 
 
 def _info(priority: int, protocol: int) -> int:
@@ -153,7 +199,10 @@ def _with_filter(patch: Patch, raw: bytes) -> Patch:
     _, _, handle, _, info = TCMSG.unpack_from(raw, HEADER.size)
     found = _FILTER.read(raw, HEADER.size + TCMSG.size)
     options = dict(attributes(found.get("TCA_OPTIONS", b""), 0))
-    if found.get("TCA_KIND") != "u32" or TCA_U32_SEL not in options:
+    kind = found.get("TCA_KIND")
+    if info == _info(OAM_PRIORITY, OAM_ETHERTYPE) and kind == "bpf" and options.get(TCA_BPF_OPS) == _DROP:
+        return Patch(patch.target, patch.handle, takes_oam=False)
+    if kind != "u32" or TCA_U32_SEL not in options:
         return patch
     if info == _info(OAM_PRIORITY, OAM_ETHERTYPE):
         return Patch(patch.target, patch.handle, takes_oam=True)

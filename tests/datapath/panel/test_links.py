@@ -177,6 +177,7 @@ OF_TUNNELS = {
     "the tunnel is down": "ip link set {tunnel} down",
     "the tunnel has a small MTU": "ip link set {tunnel} mtu 1400",
     "the tunnel leads elsewhere": "ip link set {tunnel} type vxlan id 11 remote 10.9.0.9",
+    "the tunnel does not take OAM frames": "tc filter del dev {tunnel} ingress pref 100",
     "the tunnel's redirect is removed": "tc filter del dev {tunnel} ingress pref 200",
     "the tunnel has a forwarding entry": "bridge fdb append 02:00:00:00:00:01 dev {tunnel} dst 10.9.0.9",
 }

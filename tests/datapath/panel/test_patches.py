@@ -14,6 +14,7 @@ from functools import partial
 
 import pytest
 
+from ratchet.datapath.panel import patches
 from ratchet.datapath.panel.attachments import remove_group
 from ratchet.datapath.panel.carrier import set_carrier
 from ratchet.datapath.panel.devices import PanelDevice
@@ -86,7 +87,7 @@ def test_each_side_patches_its_own_direction(pods: Bed, panel: Panel, cables: tu
         assert observe_patch(channel, near.index) == Patch()
         assert set_patch(channel, near.index, far.index) is True
         patch = observe_patch(channel, near.index)
-        assert (patch.target, patch.takes_oam) == (far.index, True)
+        assert (patch.target, patch.takes_oam) == (far.index, False)
         assert observe_patch(channel, far.index) == Patch()
         assert set_patch(channel, near.index, far.index) is False, "nothing to change"
         assert observe_patch(channel, near.index) == patch
@@ -101,7 +102,7 @@ def test_a_patch_is_replaced_in_place(pods: Bed, panel: Panel, cables: tuple[Pan
         handle = observe_patch(channel, near.index).handle
         before = len(_filters(pods, near.ifname))
         assert set_patch(channel, near.index, other) is True
-        assert observe_patch(channel, near.index) == Patch(other, handle, takes_oam=True)
+        assert observe_patch(channel, near.index) == Patch(other, handle, takes_oam=False)
     assert len(_filters(pods, near.ifname)) == before
 
 
@@ -162,7 +163,7 @@ def test_a_removed_patch_drops_frames_and_keeps_the_filter_of_oam(
     assert pods.pings("pod-a", "192.168.2.2")
     with Channel(panel.netns) as channel:
         assert remove_patch(channel, near.index) is True
-        assert observe_patch(channel, near.index) == Patch(takes_oam=True)
+        assert observe_patch(channel, near.index) == Patch(takes_oam=False)
         assert observe_patch(channel, far.index).target == near.index, "the other direction is the other side's"
         assert remove_patch(channel, near.index) is False
         assert _ping_once(pods) is False
@@ -195,12 +196,12 @@ def test_filters_that_others_have_changed_are_put_back(
         with Channel(panel.netns) as channel:
             assert set_patch(channel, near.index, far.index) is True
             patch = observe_patch(channel, near.index)
-            assert (patch.target, patch.takes_oam) == (far.index, True)
+            assert (patch.target, patch.takes_oam) == (far.index, False)
     pods.run("panel", "tc", "qdisc", "del", "dev", near.ifname, "clsact")
     with Channel(panel.netns) as channel:
         assert observe_patch(channel, near.index) == Patch()
     _connect(panel, near, far)
-    assert len(_filters(pods, near.ifname)) == 2 + 2, "a hash table and a filter for each priority"
+    assert len(_filters(pods, near.ifname)) == 2, "a hash table and a filter that redirects"
     _assert_connected(pods)
 
 
@@ -214,24 +215,60 @@ def test_a_missing_device_is_an_error_for_a_patch_only(panel: Panel, cables: tup
         assert remove_patch(channel, 99999) is False
 
 
-def test_a_forged_oam_frame_gets_to_the_panel_and_not_to_the_other_pod(
-    pods: Bed, panel: Panel, cables: tuple[PanelDevice, PanelDevice]
-) -> None:
+def test_a_forged_oam_frame_is_dropped(pods: Bed, panel: Panel, cables: tuple[PanelDevice, PanelDevice]) -> None:
     near, far = cables
     _connect(panel, near, far)
+    assert _received_by_stack(pods, near) == following
+
+
+def test_without_classic_bpf_a_forged_oam_frame_gets_to_the_panel_and_not_to_the_other_pod(
+    pods: Bed, panel: Panel, cables: tuple[PanelDevice, PanelDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patches, "_kernel", patches._Kernel())
+    monkeypatch.setattr(patches, "_oam_drop", lambda index: patches._filter(index, 100, OAM, "absent", b""))
+    near, far = cables
+    _connect(panel, near, far)
+    with Channel(panel.netns) as channel:
+        assert observe_patch(channel, near.index).takes_oam is True
+        assert set_patch(channel, near.index, far.index) is False
+    assert _received_by_stack(pods, near) == forged
+
+
+forged = ethernet("ff:ff:ff:ff:ff:ff", OAM, b"forged")
+following = ethernet("ff:ff:ff:ff:ff:ff", 0x88B5, b"following")
+
+
+def _received_by_stack(bed: Bed, near: PanelDevice) -> bytes:
+    """What the panel's stack gets at pod-a's cable of `forged`, or `following` if it gets nothing.
+
+    `following` is sent after it, and is all that pod-b receives.
+    """
     for pod in ("pod-a", "pod-b"):
-        wait_for(f"eth1 of {pod}", partial(_is_running, pods, pod))
-    forged = ethernet("ff:ff:ff:ff:ff:ff", OAM, b"forged")
-    following = ethernet("ff:ff:ff:ff:ff:ff", 0x88B5, b"following")
+        wait_for(f"eth1 of {pod}", partial(_is_running, bed, pod))
     with (
-        opened(pods, "pod-a", "eth1") as sender,
-        opened(pods, "pod-b", "eth1") as receiver,
-        opened(pods, "panel", near.ifname, OAM) as stack,
+        opened(bed, "pod-a", "eth1") as sender,
+        opened(bed, "pod-b", "eth1") as receiver,
+        opened(bed, "panel", near.ifname, OAM) as stack,
     ):
         sender.send(forged)
         sender.send(following)
         assert received(receiver) == following
-        assert received(stack) == forged
+        stack.setblocking(False)
+        try:
+            return received(stack)
+        except BlockingIOError:
+            return following
+
+
+def test_the_filter_of_another_kind_of_device_is_replaced(
+    pods: Bed, panel: Panel, cables: tuple[PanelDevice, PanelDevice]
+) -> None:
+    near, far = cables
+    with Channel(panel.netns) as channel:
+        for takes_oam in (False, True, False):
+            assert set_patch(channel, near.index, far.index, takes_oam=takes_oam) is True
+            assert observe_patch(channel, near.index).leads(far.index, takes_oam=takes_oam)
+            assert set_patch(channel, near.index, far.index, takes_oam=takes_oam) is False
 
 
 def test_an_interface_stays_when_its_peer_moves_to_another_node_and_back(nodes: Bed, panels: Panels) -> None:
