@@ -6,7 +6,7 @@ is up (drivers/net/veth.c: a device that is down has no change of its lower stat
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 # The most rounds of `settle`: a pod that flaps faster causes events, which start it again.
@@ -61,6 +61,42 @@ def settle() -> Generator[ReadPod | SetPanelEnd, bool | None, None]:
         if again == pods:
             return
         pods = again
+
+
+class TunnelEnd(NamedTuple):
+    """What decides the carrier of a cable that is patched to a tunnel. None: unknown.
+
+    `complete`: the link is complete. The others are IFF_UP of the pods' ends; the far one as last heard.
+    """
+
+    complete: bool | None
+    own_pod_up: bool | None
+    far_pod_up: bool | None
+
+
+def tunnel_end_is_up(end: TunnelEnd) -> bool:
+    """Whether the panel's end of a cable that is patched to a tunnel must be up."""
+    own = end.own_pod_up is not False
+    return panel_end_is_up(
+        link_complete=end.complete is True, held_down=False, own_pod_up=own, far_pod_up=end.far_pod_up
+    )
+
+
+def settle_tunnel(read: Callable[[], TunnelEnd], set_panel_end: Callable[[bool], object]) -> None:
+    """Give a cable that is patched to a tunnel the carrier that it must have.
+
+    As `settle`: all is read again after the panel's end was set. Does nothing while it is unknown whether the link is
+    complete: a pass finds out.
+    """
+    end = read()
+    for _ in range(ROUNDS):
+        if end.complete is None:
+            return
+        set_panel_end(tunnel_end_is_up(end))
+        again = read()
+        if again == end:
+            return
+        end = again
 
 
 def may_have_changed(before: PanelEndState | None, now: PanelEndState) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ratchet.core.carrier import panel_end_is_up
+from ratchet.core.carrier import TunnelEnd, panel_end_is_up, tunnel_end_is_up
 from ratchet.core.endpoint_spec import rate_text
 from ratchet.core.forwarding import ForwardingEntry, entry_differences
 from ratchet.core.interface import (
@@ -18,6 +18,7 @@ from ratchet.core.interface import (
     VxlanWire,
     Wire,
 )
+from ratchet.core.kinds import Wiring
 
 
 def differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
@@ -44,7 +45,14 @@ def near_differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
         return found
     device = observed.near
     found += tunnel_differences(wire, device)
-    return found + _carrier_differences(wire.near, device, wire.carrier) + _guard_differences(wire, device)
+    return found + _tunnel_carrier_differences(wire, device) + _guard_differences(wire, device)
+
+
+def _tunnel_carrier_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
+    if wire.wiring is Wiring.DIRECT:
+        return _carrier_differences(wire.near, device, wire.carrier)
+    carrier = tunnel_end_is_up(TunnelEnd(wire.carrier, device.up, device.far_up))
+    return _carrier_differences(wire.near, device, carrier, "shut" if wire.carrier else "gone")
 
 
 def _patch_differences(spec: InterfaceSpec, device: Device | None, other: Device | None) -> tuple[str, ...]:

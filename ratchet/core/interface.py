@@ -184,6 +184,9 @@ class Device:
     `carrier`: a VXLAN that protodown does not hold down, or a cable whose end in the panel is up; True for other kinds.
     `carrier_fixed`: this kernel cannot hold a VXLAN without carrier.
 
+    `far_up`: for a cable that is patched to a tunnel, IFF_UP of the far pod's end as last heard. None: unknown, or
+    another device.
+
     `guarded`: whether a VXLAN takes datagrams from its remote only. None: this was not determined, or the node cannot
     tell.
     """
@@ -213,6 +216,7 @@ class Device:
     offloads: bool = True
     rate: int | None = None
     guarded: bool | None = field(default=None, compare=False)
+    far_up: bool | None = field(default=None, compare=False)
     brought_up: bool = True
 
     @property

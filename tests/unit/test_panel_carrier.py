@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from ratchet.core.carrier import (
     PanelEndState,
     ReadPod,
     SetPanelEnd,
+    TunnelEnd,
     panel_end_is_up,
 )
 from tests.support.lanes import with_thorough
@@ -210,3 +212,54 @@ def test_the_search_finds_a_mutation(
         assert next(faults(World(flips=(2, 2), passes=1)), None) is not None
     finally:
         next_step.cache_clear()
+
+
+# A cable that is patched to a tunnel
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize(("own", "far"), CARRIER)
+def test_a_cable_at_a_tunnel_has_the_carrier_of_one_at_a_cable(complete: bool, own: bool, far: bool | None) -> None:
+    assert carrier.tunnel_end_is_up(TunnelEnd(complete, own, far)) is (complete and CARRIER[own, far])
+
+
+def test_an_unread_pod_counts_as_up() -> None:
+    assert not carrier.tunnel_end_is_up(TunnelEnd(True, None, False))
+    assert carrier.tunnel_end_is_up(TunnelEnd(True, None, None))
+
+
+@pytest.mark.parametrize("change", [{"complete": False}, {"own_pod_up": False}, {"far_pod_up": True}])
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_change_during_a_settlement_is_followed(change: dict[str, bool], at: int) -> None:
+    """The change happens after the end was read, or while the panel's end is set."""
+    end, steps, panel = TunnelEnd(complete=True, own_pod_up=True, far_pod_up=False), 0, [True]
+
+    def step() -> None:
+        nonlocal end, steps
+        if steps == at:
+            end = end._replace(**change)
+        steps += 1
+
+    def read() -> TunnelEnd:
+        seen = end
+        step()
+        return seen
+
+    def set_panel_end(up: bool) -> None:
+        step()
+        panel.append(up)
+
+    carrier.settle_tunnel(read, set_panel_end)
+    assert panel[-1] is carrier.tunnel_end_is_up(end)
+
+
+def test_nothing_is_set_while_it_is_unknown_whether_the_link_is_complete() -> None:
+    panel: list[bool] = []
+    carrier.settle_tunnel(lambda: TunnelEnd(complete=None, own_pod_up=True, far_pod_up=True), panel.append)
+    assert panel == []
+
+
+def test_a_pod_that_flaps_does_not_keep_a_settlement_busy() -> None:
+    flapping, panel = itertools.cycle((True, False)), list[bool]()
+    carrier.settle_tunnel(lambda: TunnelEnd(True, next(flapping), False), panel.append)
+    assert len(panel) == carrier.ROUNDS

@@ -8,13 +8,14 @@ from __future__ import annotations
 from contextlib import suppress
 from errno import ENODEV
 
-from ratchet.core.carrier import ReadPod, settle
+from ratchet.core.carrier import ReadPod, TunnelEnd, settle, settle_tunnel
 from ratchet.datapath import messages
 from ratchet.datapath.message_classes import ifinfmsg
 from ratchet.datapath.messages import ACT, IFF_UP, RTM_GETLINK
 from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Layout, message
 from ratchet.datapath.panel.devices import PanelDevice, device_at
 from ratchet.datapath.panel.patches import observe_patch
+from ratchet.datapath.panel.tunnel_state import tunnel_state
 from ratchet.datapath.rtnetlink import Channel
 from ratchet.errors import DatapathError
 
@@ -51,6 +52,20 @@ def settle_carriers(channel: Channel, one: PanelDevice, other: PanelDevice) -> N
                 answer = pod_end_is_up(channel, ends[step.end])
             else:
                 set_carrier(channel, ends[step.end], step.up)
+
+
+def settle_tunnel_carrier(channel: Channel, cookie: int, cable: PanelDevice, tunnel: int, link: str) -> None:
+    """Give a cable that is patched to a tunnel the carrier that it must have now (`core.carrier.settle_tunnel`).
+
+    `cookie` is the panel's, `tunnel` an ifindex, `link` the record's name. `channel` is in the panel. Raises
+    DatapathError.
+    """
+
+    def read() -> TunnelEnd:
+        state = tunnel_state(cookie, tunnel, link)
+        return TunnelEnd(state.complete, pod_end_is_up(channel, cable), state.far_up)
+
+    settle_tunnel(read, lambda up: set_carrier(channel, cable, up))
 
 
 def lower_partner(channel: Channel, cable: PanelDevice) -> None:

@@ -24,10 +24,11 @@ from ratchet.datapath.panel.cables import (
     observe_cable,
     open_cable,
 )
-from ratchet.datapath.panel.carrier import lower_partner, set_carrier, settle_carriers
+from ratchet.datapath.panel.carrier import lower_partner, set_carrier, settle_carriers, settle_tunnel_carrier
 from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named
 from ratchet.datapath.panel.namespace import open_panel
 from ratchet.datapath.panel.patches import observe_patch, remove_patch, set_patch
+from ratchet.datapath.panel.tunnel_state import note_complete, note_observed, tunnel_state
 from ratchet.datapath.panel.tunnels import (
     ensure_panel_tunnel,
     in_panel,
@@ -170,9 +171,14 @@ def _tunnelled(link: _OpenLink, wire: VxlanWire, cable: ObservedCable) -> Device
         return replace(cable.device, wired=False)
     spec = in_panel(wire, link.near.slot).near
     is_usable = cable.in_order and tunnel.up and tunnel.mtu == spec.mtu
+    wired = is_usable and _leads_both_ways(link.channel, cable.end.index, tunnel.index)
+    at = link.near.panel.cookie, tunnel.index, wire.link
+    if wired:
+        note_observed(*at, wire.carrier)
     return replace(
         cable.device,
-        wired=is_usable and _leads_both_ways(link.channel, cable.end.index, tunnel.index),
+        wired=wired,
+        far_up=tunnel_state(*at).far_up,
         vni=tunnel.vni,
         remote=tunnel.remote,
         local=tunnel.local,
@@ -216,8 +222,8 @@ def _connect_new(link: _OpenLink, end: PanelDevice) -> None:
 
 def _disconnect(link: _OpenLink, wire: CableWire, end: PanelDevice) -> None:
     """Take the carrier of a cable, and end its patch to another cable, whose pod's end decides no more."""
-    if end.up:
-        set_carrier(link.channel, end, False)
+    _note_complete(link, False)
+    set_carrier(link.channel, end, False)
     if not wire.keeps_tunnel:
         remove_panel_tunnel(link.near)
     if panel_tunnel(link.near) is None:
@@ -245,13 +251,15 @@ def _patch_together(link: _OpenLink, end: PanelDevice) -> None:
 
 def _patch_to_tunnel(link: _OpenLink, wire: VxlanWire, end: PanelDevice, *, evict: bool) -> None:
     """Make the tunnel and patch this end's cable to it. The cable has no carrier if that fails."""
-    if end.up and not wire.carrier:
+    if not wire.carrier:
+        _note_complete(link, False)
         set_carrier(link.channel, end, False)
     try:
         ensure_panel_tunnel(link.near, wire, evict=evict)
         _connect_tunnel(link, wire, end)
     except DatapathError:
         with suppress(DatapathError):
+            _note_complete(link, False)
             set_carrier(link.channel, end, False)
         raise
 
@@ -262,5 +270,12 @@ def _connect_tunnel(link: _OpenLink, wire: VxlanWire, end: PanelDevice) -> None:
         raise DatapathError(f"cannot patch {wire.near.ifname} of {wire.link}: its tunnel went away while being made")
     set_patch(link.channel, end.index, tunnel.index)
     set_patch(link.channel, tunnel.index, end.index, takes_oam=True)
-    if wire.carrier:
-        set_carrier(link.channel, end, True)
+    note_complete(link.near.panel.cookie, tunnel.index, wire.link, wire.carrier)
+    settle_tunnel_carrier(link.channel, link.near.panel.cookie, end, tunnel.index, wire.link)
+
+
+def _note_complete(link: _OpenLink, complete: bool) -> None:
+    """Note it at the tunnel that this end has, if any."""
+    tunnel = panel_tunnel(link.near)
+    if tunnel is not None:
+        note_complete(link.near.panel.cookie, tunnel.index, link.wire.link, complete)
