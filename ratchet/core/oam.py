@@ -41,6 +41,8 @@ POD_UP, ASKS = 1, 2
 
 # Seconds between two frames of an end, and after a change: a lost frame is made up for soon.
 REPEAT_SECONDS, FIRST_REPEAT_SECONDS, BACKOFF = 10.0, 0.1, 4.0
+# Seconds from a frame to the next one that answers a question: two ends that both ask must not keep each other busy.
+ANSWER_SECONDS = 0.05
 # An end that has heard nothing for so long is silent: three frames are lost, and the next one is late.
 SILENT_SECONDS = 3.5 * REPEAT_SECONDS
 
@@ -141,11 +143,12 @@ class OamState:
 
 @dataclass(frozen=True, slots=True)
 class OamSchedule:
-    """When an end sends. `pod_up` is what it sent last, None: nothing yet. `due` and `interval` are in seconds."""
+    """When an end sends. `pod_up` is what it sent last, None: nothing yet. The times are as those of `OamState`."""
 
     pod_up: bool | None = None
     due: float = 0.0
     interval: float = FIRST_REPEAT_SECONDS
+    sent_at: float = float("-inf")
 
     def is_due(self, pod_up: bool, now: float) -> bool:
         """Whether to send now: the pod has changed its end, or a repetition is due."""
@@ -157,8 +160,28 @@ class OamSchedule:
         The intervals grow from FIRST_REPEAT_SECONDS, after each change, to REPEAT_SECONDS.
         """
         interval = FIRST_REPEAT_SECONDS if pod_up is not self.pod_up else self.interval
-        return OamSchedule(pod_up, now + interval * jitter, min(interval * BACKOFF, REPEAT_SECONDS))
+        return OamSchedule(pod_up, now + interval * jitter, min(interval * BACKOFF, REPEAT_SECONDS), now)
+
+    def postponed(self, now: float) -> OamSchedule:
+        """The schedule after a frame that was due could not be sent. A change is sent at once still."""
+        return replace(self, due=now + self.interval, interval=min(self.interval * BACKOFF, REPEAT_SECONDS))
 
     def asked(self, now: float) -> OamSchedule:
-        """The schedule after the other end has asked: a frame is due now."""
-        return replace(self, due=now)
+        """The schedule after the other end has asked: a frame is due now, or ANSWER_SECONDS after the last one."""
+        return replace(self, due=min(self.due, max(now, self.sent_at + ANSWER_SECONDS)))
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelPeer:
+    """An end of a link at a tunnel, and its peer, from the record. `link` is the record's name.
+
+    `record`, `end` and `own` are what the end's frames have; `far` is the peer's `sandbox_id`. `lease_expired`: the
+    Lease of the peer's node is not renewed.
+    """
+
+    link: str
+    record: bytes
+    end: int
+    own: bytes
+    far: bytes
+    lease_expired: bool = False

@@ -164,8 +164,20 @@ def test_an_end_that_was_asked_sends_at_once() -> None:
     schedule = OamSchedule(True, due=60.0, interval=10.0)
     assert not schedule.is_due(True, 51.0)
     assert schedule.asked(51.0).is_due(True, 51.0)
+    just_sent = schedule.sent(True, 51.0)
+    assert not just_sent.asked(51.01).is_due(True, 51.01)
+    assert just_sent.asked(51.01).is_due(True, 51.05)
+
+
+def test_an_end_that_is_not_patched_tries_again_more_and_more_slowly() -> None:
+    schedule = OamSchedule().postponed(50.0)
+    waits = []
+    for _ in range(5):
+        waits.append(round(schedule.due - 50.0, 3))
+        schedule = schedule.postponed(50.0)
+    assert waits == [0.1, 0.4, 1.6, 6.4, 10.0]
 
 
 def test_the_jitter_shortens_an_interval() -> None:
     schedule = OamSchedule(True, due=50.0, interval=10.0)
-    assert schedule.sent(True, 50.0, jitter=0.75) == OamSchedule(True, 57.5, 10.0)
+    assert schedule.sent(True, 50.0, jitter=0.75) == OamSchedule(True, 57.5, 10.0, 50.0)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import ENOBUFS
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from ratchet.core.carrier import PanelEndState, may_have_changed
 from ratchet.datapath.messages import RTM_DELLINK, RTM_NEWLINK
@@ -16,6 +16,7 @@ from ratchet.datapath.panel.carrier import set_carrier, settle_carriers
 from ratchet.datapath.panel.devices import PanelDevice, device_at, devices_of, read_device
 from ratchet.datapath.panel.namespace import Panel
 from ratchet.datapath.panel.patches import observe_patch
+from ratchet.datapath.panel.tunnel_state import forget_tunnel
 from ratchet.datapath.rtnetlink import BUFFER, Channel, RefusedError, split_messages
 from ratchet.errors import DatapathError
 
@@ -24,15 +25,28 @@ RECEIVE_BUFFER = 4 << 20  # bytes: the events of some 1,000 cables that come or 
 SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h
 
 
+class TunnelEnds(Protocol):
+    """Who follows the cables that are patched to tunnels."""
+
+    def cable_changed(self, channel: Channel, cable: PanelDevice, tunnel: PanelDevice) -> None:
+        """A pod may have changed its end, or the panel's end is up now."""
+        ...
+
+    def tunnel_deleted(self, index: int) -> None:
+        """The device at this ifindex was deleted; it may be no tunnel."""
+        ...
+
+
 class CarrierWatch:
     """Gives the cables of one panel the carrier that they must have as pods change their ends.
 
-    Only patches between two cables are watched: the far pod of a tunnel is on another node. A context manager that
-    closes its socket; the panel is the caller's. For one thread.
+    Patches between two cables are settled here, those to tunnels by `tunnels`: the far pod is on another node. A
+    context manager that closes its socket; the panel is the caller's. For one thread.
     """
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Panel, tunnels: TunnelEnds | None = None) -> None:
         self._panel = panel
+        self._tunnels = tunnels
         with inside(panel.netns):
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
@@ -40,6 +54,9 @@ class CarrierWatch:
         self._seen: dict[int, PanelEndState] = {}
         # The ifindex to which each cable is patched, as last read: by it, the partner of a deleted one is found.
         self._targets: dict[int, int] = {}
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def look(self) -> None:
         """Settle all patches. Raises DatapathError.
@@ -87,22 +104,33 @@ class CarrierWatch:
         if may_have_changed(before, now):
             self._settle(channel, cable)
         elif now.up and (before is None or not before.up):
-            self._read_target(channel, cable.index)
+            self._settle(channel, cable, is_news=False)
 
     def _deleted(self, channel: Channel, index: int) -> None:
         """Take the carrier of the cable that was patched to a deleted one."""
+        forget_tunnel(self._panel.cookie, index)
+        if self._tunnels is not None:
+            self._tunnels.tunnel_deleted(index)
         self._seen.pop(index, None)
         self._targets.pop(index, None)
         for partner in [one for one, target in self._targets.items() if target == index]:
             if self._read_target(channel, partner) == 0 and (cable := device_at(channel, partner)) is not None:
                 set_carrier(channel, cable, False)
 
-    def _settle(self, channel: Channel, cable: PanelDevice) -> None:
-        """Settle the patch of a cable, if it and another cable are patched to each other."""
+    def _settle(self, channel: Channel, cable: PanelDevice, *, is_news: bool = True) -> None:
+        """Settle the patch of a cable, if it and another device are patched to each other.
+
+        Without news, who raised the panel's end of a patch between two cables has settled it.
+        """
         target = self._read_target(channel, cable.index)
         other = device_at(channel, target) if target else None
-        if other is not None and other.is_cable and self._read_target(channel, other.index) == cable.index:
-            settle_carriers(channel, cable, other)
+        if other is None or not other.ours:
+            return
+        if other.is_cable:
+            if is_news and self._read_target(channel, other.index) == cable.index:
+                settle_carriers(channel, cable, other)
+        elif self._tunnels is not None and observe_patch(channel, other.index).target == cable.index:
+            self._tunnels.cable_changed(channel, cable, other)
 
     def _read_target(self, channel: Channel, index: int) -> int | None:
         target = observe_patch(channel, index).target

@@ -1,0 +1,142 @@
+"""Tell the panels at the other ends of tunnels what the pods here do, and follow what they tell (`core.oam`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ratchet.core.oam import OamFrame, OamSchedule, OamState, TunnelPeer, decode, encode
+from ratchet.datapath.panel.carrier import pod_end_is_up, settle_tunnel_carrier
+from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named
+from ratchet.datapath.panel.namespace import Panel
+from ratchet.datapath.panel.oam import OamSocket
+from ratchet.datapath.panel.patches import observe_patch
+from ratchet.datapath.panel.tunnel_state import note_far_pod
+from ratchet.datapath.rtnetlink import Channel, RefusedError
+from ratchet.errors import DatapathError
+
+# The repetitions of many ends are spread: each waits for a part of its interval, between these.
+LEAST_PART, GOLDEN_RATIO = 0.75, 0.618033988749895
+
+
+@dataclass(slots=True)
+class _End:
+    """An end at a tunnel. `noted`: the tunnel's ifindex, and what was last noted of the far pod."""
+
+    peer: TunnelPeer
+    state: OamState
+    schedule: OamSchedule = field(default_factory=OamSchedule)
+    noted: tuple[int, bool | None] = (0, None)
+
+    def far_pod_up(self) -> bool | None:
+        return self.state.far_pod_up(sandbox=self.peer.far, lease_expired=self.peer.lease_expired)
+
+
+class FarPods:
+    """The ends at the tunnels of one panel, by the names of their tunnels. For one thread.
+
+    `clock` returns monotonic seconds. The methods raise DatapathError.
+    """
+
+    def __init__(self, panel: Panel, socket: OamSocket, clock: Callable[[], float] = time.monotonic) -> None:
+        self._panel = panel
+        self._socket = socket
+        self._clock = clock
+        self._start = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._sequence = 0
+        self._ends: dict[str, _End] = {}
+
+    def update(self, peers: Mapping[str, TunnelPeer]) -> None:
+        """Serve these ends from now on, by the names of their tunnels."""
+        now = self._clock()
+        before, self._ends = self._ends, {}
+        for name, peer in peers.items():
+            end = before.get(name)
+            if end is None or (end.peer.record, end.peer.end, end.peer.own) != (peer.record, peer.end, peer.own):
+                end = _End(peer, OamState(peer.record, peer.end, since=now))
+            end.peer = peer
+            self._ends[name] = end
+
+    def wait_seconds(self, most: float) -> float:
+        """Seconds until the next frame is due, `most` at most."""
+        now = self._clock()
+        due = min((end.schedule.due for end in self._ends.values()), default=now + most)
+        return max(0.0, min(due - now, most))
+
+    def follow_due(self) -> None:
+        """Send the frames that are due, and note what has changed without a frame: another peer, an expired Lease."""
+        now = self._clock()
+        due = [
+            name for name, end in self._ends.items() if now >= end.schedule.due or end.far_pod_up() is not end.noted[1]
+        ]
+        if due:
+            self._follow(due)
+
+    def follow_frames(self) -> None:
+        """Read the frames that have arrived, and settle the ends at which they arrived."""
+        heard = []
+        for name, payload in self._socket.received():
+            end, frame = self._ends.get(name), decode(payload)
+            if end is None or frame is None or not end.state.accepts(frame):
+                continue
+            now = self._clock()
+            end.state = end.state.heard(frame, now)
+            if frame.asks:
+                end.schedule = end.schedule.asked(now)
+            heard.append(name)
+        if heard:
+            self._follow(dict.fromkeys(heard))
+
+    def cable_changed(self, channel: Channel, cable: PanelDevice, tunnel: PanelDevice) -> None:
+        """Tell the far panel what the pod of a cable does, and settle its carrier. `channel` is in the panel."""
+        end = self._ends.get(tunnel.ifname)
+        if end is not None:
+            self._settle(channel, end, cable, tunnel)
+
+    def tunnel_deleted(self, index: int) -> None:
+        """Start again at the end whose tunnel was deleted: another one may have taken its place."""
+        for end in self._ends.values():
+            if end.noted[0] == index:
+                end.schedule = OamSchedule()
+
+    def _follow(self, names: Mapping[str, None] | list[str]) -> None:
+        try:
+            with Channel(self._panel.netns) as channel:
+                for name in names:
+                    self._follow_one(channel, name)
+        except RefusedError as refusal:
+            raise DatapathError(
+                f"cannot follow the tunnels of patch panel {self._panel.netns.path}: {refusal.strerror}"
+            ) from refusal
+
+    def _follow_one(self, channel: Channel, name: str) -> None:
+        """Settle an end whose tunnel and cable are patched to each other: only there, frames are those of a panel."""
+        end, tunnel = self._ends[name], device_named(channel, name)
+        target = observe_patch(channel, tunnel.index).target if tunnel is not None and tunnel.ours else None
+        cable = device_at(channel, target) if target else None
+        if tunnel is None or cable is None or not cable.is_cable:
+            end.schedule = end.schedule.postponed(self._clock())
+            end.noted = (0, end.far_pod_up())
+        else:
+            self._settle(channel, end, cable, tunnel)
+
+    def _settle(self, channel: Channel, end: _End, cable: PanelDevice, tunnel: PanelDevice) -> None:
+        self._send_if_due(channel, end, cable, tunnel)
+        far = end.far_pod_up()
+        end.noted = (tunnel.index, far)
+        note_far_pod(self._panel.cookie, tunnel.index, end.peer.link, far)
+        settle_tunnel_carrier(channel, self._panel.cookie, cable, tunnel.index, end.peer.link)
+        self._send_if_due(channel, end, cable, tunnel)  # the pod may have changed its end while the panel's was down
+
+    def _send_if_due(self, channel: Channel, end: _End, cable: PanelDevice, tunnel: PanelDevice) -> None:
+        up, now = pod_end_is_up(channel, cable) is not False, self._clock()
+        if not end.schedule.is_due(up, now):
+            return
+        self._sequence += 1
+        peer = end.peer
+        asks = end.state.last is None or end.state.last.sandbox != peer.far
+        frame = OamFrame(peer.record, peer.end, peer.own, self._start, self._sequence, up, asks)
+        self._socket.send(tunnel.ifname, encode(frame))
+        part = LEAST_PART + (1 - LEAST_PART) * (self._sequence * GOLDEN_RATIO % 1)
+        end.schedule = end.schedule.sent(up, now, part)

@@ -1,0 +1,191 @@
+"""Carrier across nodes: two panels that tell each other by OAM frames what their pods do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+import pytest
+
+from ratchet.core import oam
+from ratchet.core.interface import VxlanWire
+from ratchet.core.oam import TunnelPeer, record_id, sandbox_id
+from ratchet.datapath import make
+from ratchet.datapath.panel.events import CarrierWatch
+from ratchet.datapath.panel.far_pods import FarPods
+from ratchet.datapath.panel.namespace import Panel
+from ratchet.datapath.panel.oam import OamSocket
+from ratchet.datapath.panel.tunnel_state import forget_tunnel
+from ratchet.dev.testbed import wait_for
+from tests.support.guarded_link import ONE, TWO
+from tests.support.namespaces import Bed
+from tests.support.panels import EndKey, Panels, tunnel_of
+from tests.support.raw_frames import ethernet, opened
+
+RECORD = record_id("3f2b8c1e-0d4a-4a57-9a61-5c0e6f7a8b9c")
+SANDBOXES = sandbox_id("one"), sandbox_id("two")
+
+
+@dataclass
+class Node:
+    """One side of a link between pod-a on node-1 and pod-b on node-2."""
+
+    bed: Bed
+    pod: str
+    panel: Panel
+    wire: VxlanWire
+    peer: TunnelPeer
+
+    def set_end(self, state: str) -> None:
+        self.bed.ip(self.pod, "link", "set", "eth1", state)
+
+    def has_carrier(self) -> bool:
+        return "LOWER_UP" in self.bed.show(self.pod, "eth1")["flags"]
+
+    def wait_for_carrier(self, has: bool) -> None:
+        wait_for(f"carrier of {self.pod}: {has}", lambda: self.has_carrier() is has)
+
+    @property
+    def tunnel(self) -> int:
+        return int(self.bed.show(self.bed_name, tunnel_of(self.wire))["ifindex"])
+
+    @property
+    def bed_name(self) -> str:
+        return "panel-1" if self.pod == "pod-a" else "panel-2"
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Follow events and frames in a thread, as an agent does that starts now."""
+        forget_tunnel(self.panel.cookie, self.tunnel)
+        self.make()
+        stopping = threading.Event()
+        with ExitStack() as stack:
+            far_pods = FarPods(self.panel, stack.enter_context(OamSocket(self.panel)))
+            watch = stack.enter_context(CarrierWatch(self.panel, far_pods))
+            far_pods.update({tunnel_of(self.wire): self.peer})
+            watch.look()
+
+            def run() -> None:
+                while not stopping.is_set():
+                    watch.follow(0.01)
+                    far_pods.update({tunnel_of(self.wire): self.peer})
+                    far_pods.follow_frames()
+                    far_pods.follow_due()
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            try:
+                yield
+            finally:
+                stopping.set()
+                thread.join()
+
+    def make(self) -> None:
+        with self.bed.inside("node-1" if self.pod == "pod-a" else "node-2"):
+            make(self.wire)
+
+
+@pytest.fixture
+def sides(underlay: Bed, panels: Panels) -> tuple[Node, Node]:
+    made = []
+    ends: list[tuple[str, EndKey, str, str]] = [("pod-a", "a", ONE, TWO), ("pod-b", "b", TWO, ONE)]
+    for number, (pod, end, local, remote) in enumerate(ends):
+        name = f"panel-{number + 1}"
+        panel = panels.make(name)
+        with underlay.inside(f"node-{number + 1}"):
+            wire = panels.wire(pod, end, local, remote, panel=name)
+        peer = TunnelPeer(wire.link, RECORD, number, SANDBOXES[number], SANDBOXES[1 - number])
+        made.append(Node(underlay, pod, panel, wire, peer))
+        made[-1].make()
+    return made[0], made[1]
+
+
+def test_a_pod_that_shuts_its_end_takes_the_carrier_of_the_other_node(sides: tuple[Node, Node]) -> None:
+    one, two = sides
+    with one.serving(), two.serving():
+        for near, far in ((one, two), (two, one), (one, two)):
+            near.set_end("down")
+            far.wait_for_carrier(False)
+            near.set_end("up")
+            far.wait_for_carrier(True)
+            near.wait_for_carrier(True)
+    assert one.bed.pings("pod-a", "192.168.2.2")
+
+
+@pytest.mark.parametrize("first_open", [0, 1])
+def test_two_pods_that_both_shut_their_ends_get_carrier_once_both_open_them(
+    first_open: int, sides: tuple[Node, Node]
+) -> None:
+    first, last = sides[first_open], sides[1 - first_open]
+    with sides[0].serving(), sides[1].serving():
+        sides[0].set_end("down")
+        sides[1].wait_for_carrier(False)
+        sides[1].set_end("down")
+        first.set_end("up")
+        first.wait_for_carrier(False)
+        last.set_end("up")
+        for side in sides:
+            side.wait_for_carrier(True)
+
+
+def test_an_agent_that_starts_asks_for_what_it_has_missed(
+    sides: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without waiting for the next repetition."""
+    one, two = sides
+    monkeypatch.setattr(oam, "FIRST_REPEAT_SECONDS", 1000.0)
+    with one.serving():
+        with two.serving():
+            one.set_end("down")
+            two.wait_for_carrier(False)
+        one.set_end("up")
+        assert not two.has_carrier()
+        with two.serving():
+            two.wait_for_carrier(True)
+        one.set_end("down")
+        with two.serving():
+            two.wait_for_carrier(False)
+
+
+def test_without_the_lease_of_its_node_a_far_pod_counts_as_up(sides: tuple[Node, Node]) -> None:
+    one, two = sides
+    with two.serving():
+        with one.serving():
+            one.set_end("down")
+            two.wait_for_carrier(False)
+        one.set_end("up")
+        two.peer = replace(two.peer, lease_expired=True)
+        two.wait_for_carrier(True)
+
+
+CHANGES: dict[str, Callable[[TunnelPeer], TunnelPeer]] = {
+    "the peer has another sandbox": lambda peer: replace(peer, far=sandbox_id("next")),
+    "the tunnel is of another record": lambda peer: replace(peer, record=record_id("next")),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_a_former_peer_said_does_not_count(what: str, sides: tuple[Node, Node]) -> None:
+    one, two = sides
+    with one.serving(), two.serving():
+        one.set_end("down")
+        two.wait_for_carrier(False)
+        two.peer = CHANGES[what](two.peer)
+        two.wait_for_carrier(True)
+
+
+def test_a_frame_that_a_pod_forges_changes_nothing(sides: tuple[Node, Node]) -> None:
+    """Not even with all that the record has."""
+    one, two = sides
+    frame = oam.OamFrame(RECORD, 0, SANDBOXES[0], 2**63, 1, pod_up=False)
+    forged = ethernet(oam.DESTINATION.hex(":"), oam.ETHERTYPE, oam.encode(frame))
+    with one.serving(), two.serving():
+        with opened(one.bed, "pod-a", "eth1") as sender:
+            sender.send(forged)
+        one.set_end("down")
+        two.wait_for_carrier(False)
+        one.set_end("up")
+        wait_for("a later frame counts, so the forged one does not", partial(two.has_carrier))
