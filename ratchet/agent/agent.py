@@ -42,6 +42,7 @@ from ratchet.agent.spool import Spool, spool_directories
 from ratchet.agent.spool_replay import SpoolReplayer
 from ratchet.agent.status import LinkStatus
 from ratchet.agent.tunnel_guard import TunnelGuard
+from ratchet.agent.tunnel_peers import TunnelPeers
 from ratchet.agent.underlay import Underlays
 from ratchet.agent.vni_check import VniCheck
 from ratchet.agent.workers import WORKER_PATIENCE_SECONDS, Workers
@@ -104,6 +105,7 @@ class Agent:
         self._heartbeat = Heartbeat(settings, self._store, self._underlays, self._resync)
         self._guard = TunnelGuard(settings.guard, self._journal, self._underlays, self._announcer, self._metrics)
         self._port = PortClash(self._api, self._journal, settings.node_name, settings.vxlan_port, settings.events)
+        self._carrier = CarrierFollower(settings.panel, TunnelPeers(self._journal, self._store, self._heartbeat))
         self._health = self._make_health()
         self._service = self._make_service()
         self._liveness = SandboxLiveness(settings.node_name, self._journal, self._store, self._service)
@@ -152,7 +154,7 @@ class Agent:
         self._workers.start(self._settings.workers)
         self._resync.enqueue_all()
         self._heartbeat.start(self._stopping)
-        CarrierFollower(self._settings.panel).start(self._stopping)
+        self._carrier.start(self._stopping)
 
     def _drop_ends(self, entry: SandboxEntry) -> None:
         """Drop the ends of a sandbox of an earlier boot: its namespace is gone. Delegate results stay for DEL."""
@@ -244,9 +246,8 @@ class Agent:
         return LinkStatus(self._settings.node_name, *parts)
 
     def _make_health(self) -> AgentHealth:
-        return AgentHealth(
-            self._informers, self._heartbeat, self._queue, self._journal, self._guard, self._port, self._panel
-        )
+        parts = self._informers, self._heartbeat, self._queue, self._journal
+        return AgentHealth(*parts, self._guard, self._port, self._panel, self._carrier)
 
     def _make_workers(self) -> Workers:
         store = self._store.patient(WORKER_PATIENCE_SECONDS)

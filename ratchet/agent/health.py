@@ -55,6 +55,15 @@ class Panel(Protocol):
         ...
 
 
+class Carrier(Protocol):
+    """The carrier of links in panel wiring."""
+
+    @property
+    def fault(self) -> str:
+        """Why it does not follow the pods of other nodes; empty if it does."""
+        ...
+
+
 class AgentHealth:
     """Decides whether the agent is live and ready. `clock` returns monotonic seconds."""
 
@@ -67,6 +76,7 @@ class AgentHealth:
         guard: Guard,
         port: Port,
         panel: Panel,
+        carrier: Carrier,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._informers = informers
@@ -76,6 +86,7 @@ class AgentHealth:
         self._guard = guard
         self._port = port
         self._panel = panel
+        self._carrier = carrier
         self._clock = clock
         self._progress = clock()
         self._logged: ReconcileKey | None = None
@@ -119,4 +130,4 @@ class AgentHealth:
     def note(self) -> str:
         """What an operator of a ready agent should know; empty if nothing."""
         unguarded = f"not guarded: {self._guard.fault}" if self._guard.fault else ""
-        return "; ".join(filter(None, (self._port.fault, unguarded, self._panel.fault)))
+        return "; ".join(filter(None, (self._port.fault, unguarded, self._panel.fault, self._carrier.fault)))

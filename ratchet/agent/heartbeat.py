@@ -58,6 +58,7 @@ class Heartbeat:
         self._clock = clock
         self._attendance = Attendance()
         self._lost: frozenset[str] = frozenset()
+        self._silent: frozenset[str] = frozenset()
         self._beats = 0
         self._underlay_changed = False
         self.last_contact = float("-inf")
@@ -80,6 +81,10 @@ class Heartbeat:
     def is_lost(self, node: str) -> bool:
         """Whether a node is lost, as of the last read."""
         return node in self._lost
+
+    def is_silent(self, node: str) -> bool:
+        """Whether a node's Lease is not renewed, as of the last read. The node itself may be ready."""
+        return node in self._silent
 
     def beat(self) -> None:
         """Renew the Lease, follow this node's underlay and, every second time, read the other nodes' Leases."""
@@ -146,7 +151,7 @@ class Heartbeat:
         versions = {one.node: one.version for one in others}
         longest_gap = self._settings.heartbeat * BEATS_FOR_A_READ * GAPS_TO_BE_BLIND
         self._attendance = self._attendance.read(versions, self._clock(), longest_gap)
-        silent = self._attendance.lost(self._settings.node_lost_after)
+        self._silent = silent = self._attendance.lost(self._settings.node_lost_after)
         # A node that is lost already is not read again until its Lease changes.
         lost = frozenset(one for one in silent if one in self._lost or not self._store.nodes.is_ready(one))
         before, self._lost = self._lost, lost

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
 import pytest
 
+from ratchet.core import oam
 from ratchet.core.kinds import Wiring
 from ratchet.core.model import State
+from ratchet.core.oam import record_id, sandbox_id
+from ratchet.datapath import netns
 from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
@@ -94,3 +98,75 @@ def test_inspect_shows_a_waiting_cable_without_a_difference(cluster: Cluster) ->
     _, text = page(cluster.a, f"/links/{record.uid}")
     (end,) = json.loads(text)["ends"].values()
     assert (end["differences"], end["fault"], end["device"]["kind"], end["live"]["carrier"]) == ([], "", "cable", False)
+
+
+def set_end(sandbox: Sandbox, ifname: str, state: str) -> None:
+    ip("-n", sandbox.netns, "link", "set", ifname, state)
+
+
+def wait_for_carrier(cluster: Cluster, sandbox: Sandbox, ifname: str, has: bool) -> None:
+    wait_for(f"carrier of {ifname}: {has}", lambda: has_carrier(cluster, sandbox, ifname) is has)
+
+
+def test_a_shut_end_takes_the_carrier_of_the_other_on_another_node(cluster: Cluster) -> None:
+    primary, pair = wired_pair(cluster, cluster.b)
+    for _ in range(2):
+        set_end(primary, "in1", "down")
+        wait_for_carrier(cluster, pair, "in2", False)
+        touch(cluster.bed, LINK)  # a pass decides the same
+        assert not has_carrier(cluster, pair, "in2")
+        set_end(primary, "in1", "up")
+        wait_for_carrier(cluster, pair, "in2", True)
+    assert cluster.pings(pair, "192.168.2.100")
+
+
+@pytest.mark.parametrize("opens_first", ["in1", "in2"])
+def test_two_ends_on_two_nodes_that_are_both_shut_get_carrier_once_both_are_open(
+    cluster: Cluster, opens_first: str
+) -> None:
+    primary, pair = wired_pair(cluster, cluster.b)
+    ends = [(primary, "in1"), (pair, "in2")]
+    set_end(primary, "in1", "down")
+    wait_for_carrier(cluster, pair, "in2", False)
+    set_end(pair, "in2", "down")
+    first, last = ends if opens_first == "in1" else ends[::-1]
+    set_end(*first, "up")
+    wait_for_carrier(cluster, *first, False)
+    set_end(*last, "up")
+    for end in ends:
+        wait_for_carrier(cluster, *end, True)
+    assert cluster.pings(pair, "192.168.2.100")
+
+
+@pytest.mark.parametrize("killed", ["a", "b"])
+def test_carrier_follows_a_shut_end_after_an_agent_was_killed(cluster: Cluster, killed: str) -> None:
+    """`in1` is on node a. It is shut and opened while one of the agents is dead."""
+    primary, pair = wired_pair(cluster, cluster.b)
+    agent = cluster.bed.agents[killed]
+    for state, has in (("down", False), ("up", True)):
+        agent.kill()
+        set_end(primary, "in1", state)
+        agent.start()
+        wait_for_carrier(cluster, pair, "in2", has)
+    assert cluster.pings(pair, "192.168.2.100")
+
+
+def test_an_oam_frame_that_a_pod_forges_changes_nothing(cluster: Cluster) -> None:
+    """Not even one that has all that the record has."""
+    primary, pair = wired_pair(cluster, cluster.b)
+    record = cluster.bed.links()[LINK]
+    assert record.primary.sandbox is not None
+    sandbox = sandbox_id(record.primary.sandbox.container_id)
+    forged = oam.OamFrame(record_id(record.uid), 0, sandbox, 2**63, 1, pod_up=False)
+    send_oam(primary, "in1", oam.encode(forged))
+    set_end(primary, "in1", "down")
+    wait_for_carrier(cluster, pair, "in2", False)
+    set_end(primary, "in1", "up")
+    wait_for_carrier(cluster, pair, "in2", True)
+
+
+def send_oam(sandbox: Sandbox, ifname: str, payload: bytes) -> None:
+    with netns.open_netns(sandbox.path) as opened, netns.inside(opened):
+        sender = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+    with sender:
+        sender.sendto(payload, (ifname, oam.ETHERTYPE, 0, 0, oam.DESTINATION))

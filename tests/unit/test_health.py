@@ -27,6 +27,7 @@ class Watched:
         self.guard = SimpleNamespace(fault="")
         self.port = SimpleNamespace(fault="")
         self.panel = SimpleNamespace(fault="")
+        self.carrier = SimpleNamespace(fault="")
         self.health = AgentHealth(
             self.informers,
             self.heartbeat,
@@ -35,6 +36,7 @@ class Watched:
             cast(Any, self.guard),
             self.port,
             self.panel,
+            self.carrier,
             lambda: self.now,
         )
 
@@ -146,3 +148,9 @@ def test_a_node_whose_patch_panel_is_unusable_is_ready_and_says_so(watched: Watc
     watched.panel.fault = "cannot use network namespace /run/netns/ratchet: it is not Ratchet's"
     assert watched.health.why_not_ready() is None
     assert watched.health.note() == watched.panel.fault
+
+
+def test_carrier_that_does_not_follow_other_nodes_is_a_note(watched: Watched) -> None:
+    watched.carrier.fault = "cannot open an OAM socket in patch panel /run/netns/ratchet: Operation not permitted"
+    assert watched.health.why_not_ready() is None
+    assert watched.health.note() == watched.carrier.fault

@@ -85,7 +85,7 @@ def test_every_container_has_minimal_rights(overlay: str) -> None:
             assert not context["allowPrivilegeEscalation"], name
             assert context["capabilities"]["drop"] == ["ALL"], name
             added = context["capabilities"].get("add", [])
-            assert added == (["NET_ADMIN", "SYS_ADMIN"] if one["name"] == "agent" else []), name
+            assert added == (["NET_ADMIN", "NET_RAW", "SYS_ADMIN"] if one["name"] == "agent" else []), name
             assert one["resources"]["limits"]["memory"], name
 
 

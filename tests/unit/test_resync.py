@@ -211,7 +211,7 @@ def periodic(one: Node, vnis: FakeVniCheck, resync_seconds: float) -> tuple[Peri
     nothing: Any = None
     informers, vni_check = cast(Informers, one.informers), cast(VniCheck, vnis)
     node = one.node
-    health = AgentHealth(informers, nothing, node.queue, node.journal, nothing, nothing, nothing)
+    health = AgentHealth(informers, nothing, node.queue, node.journal, *[nothing] * 4)
     guard = cast(TunnelGuard, SimpleNamespace(check=lambda: None))
     port = cast(PortClash, SimpleNamespace(check=lambda: None))
     panel = cast(NodePanel, SimpleNamespace(look=lambda: None))

@@ -47,6 +47,9 @@ class FarPods:
         self._sequence = 0
         self._ends: dict[str, _End] = {}
 
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
     def update(self, peers: Mapping[str, TunnelPeer]) -> None:
         """Serve these ends from now on, by the names of their tunnels."""
         now = self._clock()
