@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +15,9 @@ from ratchet.core.kinds import Wiring
 from ratchet.core.model import State
 from ratchet.core.oam import record_id, sandbox_id
 from ratchet.datapath import netns
+from ratchet.dev.agents import AgentProcess, Process, spawn
 from ratchet.dev.fake_kubelet import Sandbox
-from ratchet.dev.hosts import ip
+from ratchet.dev.hosts import Host, ip
 from ratchet.dev.testbed import wait_for
 from tests.agent.pages import page
 from tests.support.cluster import CHAINED, LINK, PAIR, Cluster, panel_devices, recreated
@@ -170,3 +173,46 @@ def send_oam(sandbox: Sandbox, ifname: str, payload: bytes) -> None:
         sender = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
     with sender:
         sender.sendto(payload, (ifname, oam.ETHERTYPE, 0, 0, oam.DESTINATION))
+
+
+def test_a_shut_end_takes_the_carrier_of_the_other_through_a_tunnel_within_a_node(cluster: Cluster) -> None:
+    """Both ends are in one panel, and each hears the other one only."""
+    addresses = "[192.168.2.100/24, 192.168.2.101/24]"
+    link = f'{{endpoints: ["a:in1", "b:in2"], kind: vxlan, wiring: panel, addresses: {addresses}}}'
+    cluster.bed.create_topology("lab", f"- {link}")
+    primary, pair = (cluster.pod(name, {"ratchet": "true"}, cluster.a) for name in ("a", "b"))
+    cluster.add_all((cluster.a, primary), (cluster.a, pair))
+    cluster.wait_until(State.LINKED, "default.a.in1.b.in2")
+    assert len(panel_devices(cluster.a)) == 4
+    for near, far in (((primary, "in1"), (pair, "in2")), ((pair, "in2"), (primary, "in1"))):
+        set_end(*near, "down")
+        wait_for_carrier(cluster, *far, False)
+        set_end(*near, "up")
+        wait_for_carrier(cluster, *far, True)
+        wait_for_carrier(cluster, *near, True)
+    assert cluster.pings(pair, "192.168.2.100")
+
+
+def test_an_agent_without_net_raw_says_so_and_follows_its_own_node(cluster: Cluster) -> None:
+    agent = cluster.bed.agents["a"]
+    agent.stop()
+    agent.spawn = without_net_raw
+    agent.start()
+    primary, pair = wired_pair(cluster, cluster.a)
+    set_end(primary, "in1", "down")
+    wait_for_carrier(cluster, pair, "in2", False)
+    fault = "cannot open an OAM socket in patch panel"
+    wait_for("the note", lambda: fault in page(cluster.a, "/readyz")[1])
+    assert f'carrier does not follow the pods of other nodes cause="{fault}' in agent.log.read_text()
+
+
+def without_net_raw(agent: AgentProcess, config: Path) -> Process:
+    """Start an agent without CAP_NET_RAW."""
+    return spawn(replace(agent, host=WithoutNetRaw(agent.host.name, agent.host.netns, agent.host.addresses)), config)
+
+
+class WithoutNetRaw(Host):
+    """A node that runs commands without CAP_NET_RAW."""
+
+    def command(self, *argv: str) -> list[str]:
+        return Host.command(self, "setpriv", "--bounding-set=-net_raw", *argv)
