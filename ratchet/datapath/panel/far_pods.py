@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ratchet.core.oam import OamFrame, OamSchedule, OamState, TunnelPeer, decode, encode
@@ -22,12 +22,16 @@ LEAST_PART, GOLDEN_RATIO = 0.75, 0.618033988749895
 
 @dataclass(slots=True)
 class _End:
-    """An end at a tunnel. `noted`: the tunnel's ifindex, and what was last noted of the far pod."""
+    """An end at a tunnel. `tunnel` is the ifindex of its tunnel, 0 if that and a cable are not patched to each other.
+
+    `noted` is what was last noted there of the far pod.
+    """
 
     peer: TunnelPeer
     state: OamState
     schedule: OamSchedule = field(default_factory=OamSchedule)
-    noted: tuple[int, bool | None] = (0, None)
+    tunnel: int = 0
+    noted: bool | None = None
 
     def far_pod_up(self) -> bool | None:
         return self.state.far_pod_up(sandbox=self.peer.far, lease_expired=self.peer.lease_expired)
@@ -70,26 +74,32 @@ class FarPods:
     def follow_due(self) -> None:
         """Send the frames that are due, and note what has changed without a frame: another peer, an expired Lease."""
         now = self._clock()
-        due = [
-            name for name, end in self._ends.items() if now >= end.schedule.due or end.far_pod_up() is not end.noted[1]
-        ]
+        due = [name for name, end in self._ends.items() if now >= end.schedule.due or end.far_pod_up() is not end.noted]
         if due:
             self._follow(due)
 
     def follow_frames(self) -> None:
-        """Read the frames that have arrived, and settle the ends at which they arrived."""
-        heard = []
+        """Read the frames that have arrived, and settle the ends that they concern.
+
+        A frame at a tunnel that is not patched may be a pod's (`panel.patches`).
+        """
+        heard = dict[str, None]()
         for name, payload in self._socket.received():
             end, frame = self._ends.get(name), decode(payload)
             if end is None or frame is None or not end.state.accepts(frame):
+                continue
+            if not end.tunnel:
+                self._follow([name])
+            if not end.tunnel:
                 continue
             now = self._clock()
             end.state = end.state.heard(frame, now)
             if frame.asks:
                 end.schedule = end.schedule.asked(now)
-            heard.append(name)
+            if end.schedule.due <= now or end.far_pod_up() is not end.noted:
+                heard[name] = None
         if heard:
-            self._follow(dict.fromkeys(heard))
+            self._follow(heard)
 
     def cable_changed(self, channel: Channel, cable: PanelDevice, tunnel: PanelDevice) -> None:
         """Tell the far panel what the pod of a cable does, and settle its carrier. `channel` is in the panel."""
@@ -100,10 +110,10 @@ class FarPods:
     def tunnel_deleted(self, index: int) -> None:
         """Start again at the end whose tunnel was deleted: another one may have taken its place."""
         for end in self._ends.values():
-            if end.noted[0] == index:
-                end.schedule = OamSchedule()
+            if end.tunnel == index:
+                end.tunnel, end.schedule = 0, OamSchedule()
 
-    def _follow(self, names: Mapping[str, None] | list[str]) -> None:
+    def _follow(self, names: Iterable[str]) -> None:
         try:
             with Channel(self._panel.netns) as channel:
                 for name in names:
@@ -120,15 +130,14 @@ class FarPods:
         cable = device_at(channel, target) if target else None
         if tunnel is None or cable is None or not cable.is_cable:
             end.schedule = end.schedule.postponed(self._clock())
-            end.noted = (0, end.far_pod_up())
+            end.tunnel, end.noted = 0, end.far_pod_up()
         else:
             self._settle(channel, end, cable, tunnel)
 
     def _settle(self, channel: Channel, end: _End, cable: PanelDevice, tunnel: PanelDevice) -> None:
         self._send_if_due(channel, end, cable, tunnel)
-        far = end.far_pod_up()
-        end.noted = (tunnel.index, far)
-        note_far_pod(self._panel.cookie, tunnel.index, end.peer.link, far)
+        end.tunnel, end.noted = tunnel.index, end.far_pod_up()
+        note_far_pod(self._panel.cookie, tunnel.index, end.peer.link, end.noted)
         settle_tunnel_carrier(channel, self._panel.cookie, cable, tunnel.index, end.peer.link)
         self._send_if_due(channel, end, cable, tunnel)  # the pod may have changed its end while the panel's was down
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,7 @@ import pytest
 from ratchet.core import oam
 from ratchet.core.interface import VxlanWire
 from ratchet.core.oam import TunnelPeer, record_id, sandbox_id
-from ratchet.datapath import make
+from ratchet.datapath import build, make
 from ratchet.datapath.panel.events import CarrierWatch
 from ratchet.datapath.panel.far_pods import FarPods
 from ratchet.datapath.panel.namespace import Panel
@@ -23,7 +24,7 @@ from ratchet.dev.testbed import wait_for
 from tests.support.guarded_link import ONE, TWO
 from tests.support.namespaces import Bed
 from tests.support.panels import EndKey, Panels, tunnel_of
-from tests.support.raw_frames import ethernet, opened
+from tests.support.raw_frames import SECONDS, ethernet, opened
 
 RECORD = record_id("3f2b8c1e-0d4a-4a57-9a61-5c0e6f7a8b9c")
 SANDBOXES = sandbox_id("one"), sandbox_id("two")
@@ -189,3 +190,42 @@ def test_a_frame_that_a_pod_forges_changes_nothing(sides: tuple[Node, Node]) -> 
         two.wait_for_carrier(False)
         one.set_end("up")
         wait_for("a later frame counts, so the forged one does not", partial(two.has_carrier))
+
+
+def test_a_frame_at_a_tunnel_that_is_not_patched_changes_nothing(sides: tuple[Node, Node]) -> None:
+    one, two = sides
+    frame = oam.OamFrame(RECORD, 0, SANDBOXES[0], 2**63, 1, pod_up=False)
+    two.bed.run(two.bed_name, "tc", "filter", "del", "dev", tunnel_of(two.wire), "ingress", "pref", "200")
+    with OamSocket(one.panel) as sender, OamSocket(two.panel) as receiver:
+        far_pods = FarPods(two.panel, receiver)
+        far_pods.update({tunnel_of(two.wire): two.peer})
+        for has in (True, False):
+            assert sender.send(tunnel_of(one.wire), oam.encode(frame))
+            select.select([receiver], [], [], SECONDS)
+            far_pods.follow_frames()
+            far_pods.follow_due()
+            assert two.has_carrier() is has
+            with two.bed.inside("node-2"):
+                build(two.wire)
+
+
+def test_repetitions_do_not_touch_the_panel(sides: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only those that change something, ask, or arrive when a frame of this end is due."""
+    one, two = sides
+    with OamSocket(one.panel) as sender, OamSocket(two.panel) as receiver:
+        now = 100.0
+        far_pods = FarPods(two.panel, receiver, lambda: now)
+        far_pods.update({tunnel_of(two.wire): two.peer})
+        far_pods.follow_due()
+        settled: list[str] = []
+        monkeypatch.setattr(far_pods, "_follow", settled.extend)
+        for sequence, (pod_up, asks, expected) in enumerate([(True, False, 1), (True, False, 1), (True, True, 1)]):
+            far_pods._ends[tunnel_of(two.wire)].noted = True if sequence else None
+            frame = oam.OamFrame(RECORD, 0, SANDBOXES[0], 1, sequence, pod_up, asks)
+            assert sender.send(tunnel_of(one.wire), oam.encode(frame))
+            select.select([receiver], [], [], SECONDS)
+            far_pods.follow_frames()
+            assert len(settled) == expected
+        now += oam.ANSWER_SECONDS
+        far_pods.follow_due()
+        assert len(settled) == 2, "it was asked"
