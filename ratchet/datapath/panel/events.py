@@ -107,15 +107,18 @@ class CarrierWatch:
             self._settle(channel, cable, is_news=False)
 
     def _deleted(self, channel: Channel, index: int) -> None:
-        """Take the carrier of the cable that was patched to a deleted one."""
+        """Take the carrier of the cable that was patched to a deleted device, or settle its new patch."""
         forget_tunnel(self._panel.cookie, index)
         if self._tunnels is not None:
             self._tunnels.tunnel_deleted(index)
         self._seen.pop(index, None)
         self._targets.pop(index, None)
         for partner in [one for one, target in self._targets.items() if target == index]:
-            if self._read_target(channel, partner) == 0 and (cable := device_at(channel, partner)) is not None:
+            new_target, cable = self._read_target(channel, partner), device_at(channel, partner)
+            if cable is not None and new_target == 0:
                 set_carrier(channel, cable, False)
+            elif cable is not None and new_target is not None:
+                self._settle(channel, cable)  # it may have been settled for the deleted one meanwhile
 
     def _settle(self, channel: Channel, cable: PanelDevice, *, is_news: bool = True) -> None:
         """Settle the patch of a cable, if it and another device are patched to each other.

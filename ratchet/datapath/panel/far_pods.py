@@ -12,7 +12,7 @@ from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named
 from ratchet.datapath.panel.namespace import Panel
 from ratchet.datapath.panel.oam import OamSocket
 from ratchet.datapath.panel.patches import observe_patch
-from ratchet.datapath.panel.tunnel_state import note_far_pod
+from ratchet.datapath.panel.tunnel_state import link_at, note_far_pod
 from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.errors import DatapathError
 
@@ -106,6 +106,8 @@ class FarPods:
         end = self._ends.get(tunnel.ifname)
         if end is not None:
             self._settle(channel, end, cable, tunnel)
+        elif link := link_at(self._panel.cookie, tunnel.index):
+            settle_tunnel_carrier(channel, self._panel.cookie, cable, tunnel.index, link)
 
     def tunnel_deleted(self, index: int) -> None:
         """Start again at the end whose tunnel was deleted: another one may have taken its place."""

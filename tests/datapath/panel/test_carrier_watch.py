@@ -11,8 +11,12 @@ import pytest
 from ratchet.core.differences import differences
 from ratchet.core.interface import CableWire, PatchWire
 from ratchet.datapath import build, make, observe
+from ratchet.datapath.panel.carrier import set_carrier
+from ratchet.datapath.panel.devices import device_named
 from ratchet.datapath.panel.events import CarrierWatch
 from ratchet.datapath.panel.namespace import Panel
+from ratchet.datapath.panel.patches import set_patch
+from ratchet.datapath.rtnetlink import Channel
 from ratchet.dev.testbed import wait_for
 from tests.support.namespaces import Bed
 from tests.support.panels import Panels
@@ -130,6 +134,30 @@ def test_an_end_whose_peer_has_left_gets_no_carrier_from_its_former_peer(
         assert not has_carrier(pods, "pod-a")
         assert differences(wire, build(wire)) == ()
         wait_for_carrier(pods, "pod-a", True)
+
+
+def test_a_cable_whose_tunnel_is_deleted_gets_the_carrier_of_its_new_patch(
+    pods: Bed, panel: Panel, wire: PatchWire
+) -> None:
+    """It may have been settled for the tunnel after it was patched to the other cable."""
+    assert wire.near.slot is not None
+    cable = wire.near.slot.cable(wire.near.index)
+    pods.ip("panel", "link", "add", "tunnel", "type", "bridge")
+    with CarrierWatch(panel) as watch, Channel(panel.netns) as channel:
+        near, tunnel = device_named(channel, cable), device_named(channel, "tunnel")
+        assert near is not None
+        assert tunnel is not None
+        set_patch(channel, near.index, tunnel.index)
+        watch.look()
+        assert differences(wire, build(wire)) == ()
+        set_carrier(channel, near, False)
+        pods.ip("panel", "link", "del", "tunnel")
+
+        def has_carrier_after_events() -> bool:
+            watch.follow(0.01)
+            return has_carrier(pods, "pod-a")
+
+        wait_for("the carrier", has_carrier_after_events)
 
 
 def test_links_that_are_made_while_the_watch_runs_are_watched(pods: Bed, panels: Panels, panel: Panel) -> None:

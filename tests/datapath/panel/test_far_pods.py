@@ -209,6 +209,20 @@ def test_a_frame_at_a_tunnel_that_is_not_patched_changes_nothing(sides: tuple[No
                 build(two.wire)
 
 
+def test_a_cable_that_is_raised_while_its_link_is_incomplete_is_lowered(sides: tuple[Node, Node]) -> None:
+    """By one that took it for the end of its former patch. Its record may not be in the cache yet."""
+    one, _ = sides
+    with one.bed.inside("node-1"):
+        build(replace(one.wire, carrier=False))
+    assert one.wire.near.slot is not None
+    cable = one.wire.near.slot.cable(one.wire.near.index)
+    with OamSocket(one.panel) as socket, CarrierWatch(one.panel, FarPods(one.panel, socket)) as watch:
+        watch.look()
+        one.bed.ip(one.bed_name, "link", "set", cable, "up")
+        watch.follow(SECONDS)
+        assert "UP" not in one.bed.show(one.bed_name, cable)["flags"]
+
+
 def test_repetitions_do_not_touch_the_panel(sides: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
     """Only those that change something, ask, or arrive when a frame of this end is due."""
     one, two = sides
