@@ -54,14 +54,15 @@ def is_attachment_group(group: int) -> bool:
     return GROUP_LEAST <= group < GROUP_LEAST + GROUPS
 
 
+def cable_of(tunnel: str) -> str:
+    """The name of the cable whose tunnel has this name."""
+    return CABLE_PREFIX + tunnel.removeprefix(TUNNEL_PREFIX)
+
+
 def leftover_tunnels(names: Collection[str]) -> set[str]:
     """The tunnels whose cable is gone; `names` are those of all of Ratchet's devices in a panel.
 
     A cable goes with the namespace of its pod, and its tunnel stays. A cable without a journal entry is no leftover:
     its pod's namespace exists, and the journal may be lost.
     """
-    return {
-        name
-        for name in names
-        if name.startswith(TUNNEL_PREFIX) and CABLE_PREFIX + name.removeprefix(TUNNEL_PREFIX) not in names
-    }
+    return {name for name in names if name.startswith(TUNNEL_PREFIX) and cable_of(name) not in names}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,10 @@ from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
 from tests.support.cluster import CHAINED, LINK, PAIR, Cluster, panel_devices, recreated
+from tests.support.kernels import skip_before_6_5
 from tests.support.wired import has_carrier, wired_pair
+
+ADDRESSES = {"r1": "10.1.0.1", "r2": "10.1.0.2"}
 
 
 @contextmanager
@@ -43,6 +47,19 @@ def in_result(sandbox: Sandbox, ifname: str) -> tuple[str, str]:
     assert sandbox.result is not None
     interface = next(one for one in sandbox.result["interfaces"] if one["name"] == ifname)
     return interface["mac"], interface["sandbox"]
+
+
+def tunnel_on_one_node(ifname: str) -> str:
+    """A line of a topology."""
+    addresses = [f"{address.replace('.1.', f'.{ifname[-1]}.', 1)}/24" for address in ADDRESSES.values()]
+    ends = [f"{name}:{ifname}" for name in ADDRESSES]
+    return f"- {json.dumps({'endpoints': ends, 'wiring': 'panel', 'kind': 'vxlan', 'addresses': addresses})}"
+
+
+def tunnel_ports(node: Kubelet) -> set[int]:
+    """The UDP ports of the tunnels in a node's panel."""
+    shown = json.loads(ip("-j", "-d", "-n", node.host.panel, "link", "show", "type", "vxlan"))
+    return {one["linkinfo"]["info_data"]["port"] for one in shown}
 
 
 def check(node: Kubelet, sandbox: Sandbox) -> Any:
@@ -155,4 +172,39 @@ def test_what_a_dead_namespace_left_in_the_panel_is_swept_by_gc(cluster: Cluster
     cluster.delete_all((cluster.b, pair))
     assert cluster.a.call("DEL", primary).status == 0
     cluster.forget_pods(primary)
+    cluster.assert_nothing_left()
+
+
+@pytest.mark.parametrize(("first", "links"), [("r1", 1), ("r2", 1), ("r1", 2)])
+def test_a_tunnel_on_one_node_is_two_tunnels_in_the_panel(cluster: Cluster, first: str, links: int) -> None:
+    """Each end has a tunnel with its own UDP port. DEL of either end takes the carrier of the other one.
+
+    DEL of a pod with several links removes its tunnels by one request.
+    """
+    skip_before_6_5()
+    names = [f"eth{number}" for number in range(1, links + 1)]
+    cluster.bed.create_topology("lab", "\n".join(map(tunnel_on_one_node, names)))
+    pods = {name: cluster.pod(name, {"ratchet": "true"}, cluster.a) for name in ADDRESSES}
+    cluster.add_all(*((cluster.a, pod) for pod in pods.values()))
+    records = cluster.bed.links()
+    for name, record in records.items():
+        cluster.wait_until(State.LINKED, name)
+        assert (record.wiring, record.kind) == (Wiring.PANEL, Kind.VXLAN)
+    assert tunnel_ports(cluster.a) == {4790, 4791}
+    second = next(name for name in pods if name != first)
+    for name, other in ((first, second), (second, first)):
+        assert cluster.show(pods[name], "eth1")["mtu"] == 1450
+        wait_for("a full-size ping", partial(cluster.carries, pods[name], ADDRESSES[other], 1450))
+        assert check(cluster.a, pods[name]).status == 0
+    before = [cluster.identity(pods[second], ifname) for ifname in names]
+    cluster.delete_all((cluster.a, pods[first]))
+    wait_for("no carrier", lambda: not any(has_carrier(cluster, pods[second], ifname) for ifname in names))
+    replacement = recreated(cluster, pods[first], {"ratchet": "true"}, cluster.a)
+    cluster.add_all((cluster.a, replacement))
+    for name in records:
+        cluster.wait_until(State.LINKED, name)
+    assert all(has_carrier(cluster, pods[second], ifname) for ifname in names)
+    assert cluster.pings(pods[second], ADDRESSES[first])
+    assert [cluster.identity(pods[second], ifname) for ifname in names] == before
+    cluster.delete_all((cluster.a, replacement), (cluster.a, pods[second]))
     cluster.assert_nothing_left()

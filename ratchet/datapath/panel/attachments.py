@@ -13,6 +13,7 @@ from ratchet.datapath.nlattr import IFINFOMSG, Layout, message
 from ratchet.datapath.panel.carrier import lower_partner
 from ratchet.datapath.panel.devices import devices_of
 from ratchet.datapath.panel.namespace import Panel, open_panel
+from ratchet.datapath.panel.tunnels import lower_other_end
 from ratchet.datapath.parse import links_of
 from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.errors import DatapathError, NamespaceGoneError
@@ -52,7 +53,11 @@ def remove_group(panel: Panel, group: int) -> bool:
 
 def _delete(panel: Panel, channel: Channel, group: int) -> bool:
     names = {device.ifname for device in devices_of(channel) if device.group == group and device.kind == "vxlan"}
-    tunnels = [link.device for link in links_of(channel, "vxlan") if link.device.ifname in names] if names else []
+    found = [link.device for link in links_of(channel, "vxlan")] if names else []
+    tunnels = [one for one in found if one.ifname in names]
+    for tunnel in tunnels:
+        if tunnel.local == tunnel.remote:
+            lower_other_end(channel, tunnel, found)
     request = message(RTM_DELLINK, ACT, IFINFOMSG.pack(0, 0, 0, 0, 0, 0), _LINK.pack(("IFLA_GROUP", group)))
     (answer,) = channel.exchange(request)
     if answer.refusal is not None and answer.refusal.errno != ENODEV:

@@ -35,6 +35,7 @@ from ratchet.datapath.panel.tunnels import (
     make_panel_tunnel,
     observe_panel_tunnel,
     panel_tunnel,
+    raise_other_end,
     remove_panel_tunnel,
     take_down_tunnel,
 )
@@ -272,6 +273,8 @@ def _connect_tunnel(link: _OpenLink, wire: VxlanWire, end: PanelDevice) -> None:
     set_patch(link.channel, tunnel.index, end.index, takes_oam=True)
     note_complete(link.near.panel.cookie, tunnel.index, wire.link, wire.carrier)
     settle_tunnel_carrier(link.channel, link.near.panel.cookie, end, tunnel.index, wire.link)
+    if wire.carrier and wire.is_of_one_node:
+        raise_other_end(link.channel, wire, end)
 
 
 def _note_complete(link: _OpenLink, complete: bool) -> None:

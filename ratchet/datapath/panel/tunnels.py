@@ -7,15 +7,19 @@ and is deleted with it; its carrier is always on, because the panel's end of the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from ratchet.core.interface import FRAGMENTED_MTU_MAX, Device, InterfaceSpec, VxlanWire, tunnel_mtu
 from ratchet.core.kinds import Wiring
-from ratchet.core.panel import PanelSlot
+from ratchet.core.panel import PanelSlot, cable_of
 from ratchet.datapath import messages
 from ratchet.datapath.panel.cables import OpenCable
+from ratchet.datapath.panel.carrier import pod_end_is_up, set_carrier
+from ratchet.datapath.panel.devices import PanelDevice, device_named
 from ratchet.datapath.panel.namespace import Panel
-from ratchet.datapath.parse import read_link
+from ratchet.datapath.panel.patches import observe_patch
+from ratchet.datapath.parse import links_of, read_link
 from ratchet.datapath.pod_netns import OpenPod
 from ratchet.datapath.rtnetlink import Channel
 from ratchet.datapath.vxlan import ensure_tunnel, make_tunnel, observe_tunnel
@@ -75,13 +79,46 @@ def remove_panel_tunnel(cable: OpenCable) -> bool:
 def take_down_tunnel(panel: Panel, channel: Channel, ifname: str) -> bool:
     """Delete a tunnel, and its place in the guard. `channel` is in the panel.
 
-    Returns False if it is not there or not Ratchet's. Raises DatapathError.
+    If its other end is in the panel too, takes the carrier of that end's cable. Returns False if it is not there or not
+    Ratchet's. Raises DatapathError.
     """
     device = tunnel_named(channel, ifname)
     if device is None or not device.ours:
         return False
+    if device.local == device.remote:
+        lower_other_end(channel, device, [link.device for link in links_of(channel, "vxlan")])
     spec = InterfaceSpec(panel.netns.path, ifname, (), device.mtu)
     return OpenPod(panel.netns, channel, spec).take_down(device)
+
+
+def lower_other_end(channel: Channel, tunnel: Device, devices: Iterable[Device]) -> None:
+    """Take the carrier of the cable at the other end of a tunnel between two pods of this node.
+
+    `devices` are the panel's tunnels, `channel` is in the panel. Raises DatapathError.
+    """
+    for other in devices:
+        if other.ours and other.index != tunnel.index and (other.vni, other.remote) == (tunnel.vni, tunnel.local):
+            cable = device_named(channel, cable_of(other.ifname))
+            if cable is not None and cable.is_cable:
+                set_carrier(channel, cable, False)
+
+
+def raise_other_end(channel: Channel, wire: VxlanWire, own: PanelDevice) -> None:
+    """Give carrier to the cable at the other end of a tunnel between two pods of this node, as its pass would.
+
+    Without an agent, only this end's ADD does. Does nothing unless that cable is patched to its tunnel, or if the pod
+    of `own` has shut its end. `channel` is in the panel. Raises DatapathError.
+    """
+    key = (wire.vni, wire.remote_port, wire.local)
+    for link in links_of(channel, "vxlan"):
+        other = link.device
+        if not other.ours or (other.vni, other.port, other.remote) != key:
+            continue
+        cable = device_named(channel, cable_of(other.ifname))
+        if cable is None or not cable.is_cable or cable.up or pod_end_is_up(channel, own) is False:
+            continue
+        if observe_patch(channel, cable.index).target == other.index:
+            set_carrier(channel, cable, True)
 
 
 def _opened(cable: OpenCable, tunnel: VxlanWire) -> OpenPod:
