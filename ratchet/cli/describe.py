@@ -13,7 +13,8 @@ from typing import Any
 from ratchet.cli.link_table import age, table
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.escape import escape_unprintable
-from ratchet.core.kinds import Wiring
+from ratchet.core.fragments import outer_packets
+from ratchet.core.kinds import Kind, Wiring
 from ratchet.core.model import Encapsulation, End, Link, Side
 from ratchet.core.serialize import plain
 from ratchet.core.state_machine import derive
@@ -90,6 +91,7 @@ def _end(link: Link, side: Side, observation: Json | None) -> Iterator[str]:
     if end.error is not None:
         fields.append(("Last error", f"{end.error.text} (since {_moment(end.error.at)})"))
     fields += [("Note", f"{key}: {value}") for key, value in sorted(end.notes.items())]
+    fields += _fragments(link, side, observation or {})
     if observation is not None:
         fields += _observation_fields(observation)
     yield from _aligned(fields)
@@ -98,6 +100,18 @@ def _end(link: Link, side: Side, observation: Json | None) -> Iterator[str]:
     if observation is not None and observation.get("live"):
         yield "Counters:"
         yield from _indented(table(_counters(observation["live"])).splitlines())
+
+
+def _fragments(link: Link, side: Side, observation: Json) -> Fields:
+    """The outer packets of a full-size packet, if this end's node fragments it."""
+    sandbox, mtu = link.sandbox(side), (observation.get("device") or {}).get("mtu") or link.end(side).properties.mtu
+    addresses = link.tunnel_addresses(side)
+    if link.wiring is not Wiring.PANEL or link.kind is not Kind.VXLAN or sandbox is None or addresses is None:
+        return []
+    if not mtu or not sandbox.underlay_mtu or ":" in addresses[0]:
+        return []
+    packets = outer_packets(mtu, sandbox.underlay_mtu)
+    return [("Fragmented", f"a packet of {mtu} bytes takes {packets} outer packets")] if packets > 1 else []
 
 
 def _observation_fields(observation: Json) -> Fields:

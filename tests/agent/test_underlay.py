@@ -7,12 +7,14 @@ from functools import partial
 
 import pytest
 
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import State
 from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
 from tests.support.cluster import PATIENT, Cluster, running
+from tests.support.wired import wired_pair
 
 
 @pytest.fixture
@@ -67,9 +69,10 @@ def set_mtu(node: Kubelet, mtu: int) -> None:
     ip("-n", node.host.netns, "link", "set", "eth0", "mtu", str(mtu))
 
 
-def test_both_ends_of_a_tunnel_take_the_smaller_mtu_of_their_nodes(cluster: Cluster) -> None:
+@pytest.mark.parametrize("wiring", Wiring)
+def test_both_ends_of_a_tunnel_take_the_smaller_mtu_of_their_nodes(cluster: Cluster, wiring: Wiring) -> None:
     """The interfaces keep their ifindexes, and no end gets the Event LinkLost."""
-    primary, pair = cluster.linked_pair()
+    primary, pair = cluster.linked_pair() if wiring is Wiring.DIRECT else wired_pair(cluster, cluster.b)
     ends = ((primary, "in1"), (pair, "in2"))
     indexes = [cluster.show(*end)["ifindex"] for end in ends]
 

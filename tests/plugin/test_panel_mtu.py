@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from ratchet.core.fragments import outer_packets
 from ratchet.core.interface import FRAGMENTED_MTU_MAX
 from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
@@ -17,6 +18,7 @@ from tests.support.wired import has_carrier, wired_pair
 R1, R2 = "10.1.0.1", "10.1.0.2"
 RECORD = "default.r1.eth1.r2.eth1"
 UNDERLAY = 1500
+SNMP = "/proc/net/snmp"
 
 
 def placed(cluster: Cluster, mtu: str) -> tuple[tuple[Kubelet, Sandbox], tuple[Kubelet, Sandbox]]:
@@ -25,6 +27,12 @@ def placed(cluster: Cluster, mtu: str) -> tuple[tuple[Kubelet, Sandbox], tuple[K
     cluster.bed.create_topology("lab", f"- {{{ends}, wiring: panel, mtu: {mtu}}}")
     r1, r2 = (cluster.pod(name, {"ratchet": "true"}, node) for name, node in (("r1", cluster.a), ("r2", cluster.b)))
     return (cluster.a, r1), (cluster.b, r2)
+
+
+def fragments(node: Kubelet) -> int:
+    """The fragments that a node has sent so far (proc_net(5), snmp)."""
+    names, values = (line.split() for line in ip("netns", "exec", node.host.netns, "grep", "^Ip:", SNMP).splitlines())
+    return int(values[names.index("FragCreates")])
 
 
 def add_ipv6(cluster: Cluster) -> None:
@@ -47,6 +55,9 @@ def test_a_link_may_have_a_larger_mtu_than_its_underlay(cluster: Cluster, mtu: i
     for _ in range(2):
         wait_for("a full-size ping", partial(cluster.carries, r1, R2, mtu))
         wait_for("a full-size ping back", partial(cluster.carries, r2, R1, mtu))
+    before = fragments(cluster.a)
+    assert cluster.carries(r1, R2, mtu)
+    assert fragments(cluster.a) - before == outer_packets(mtu, UNDERLAY)
     assert not cluster.carries(r1, R2, mtu + 1)
     cluster.delete_all(*ends)
     cluster.assert_nothing_left()

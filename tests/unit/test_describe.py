@@ -166,6 +166,30 @@ def test_panel_wiring_is_shown_after_the_kind() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("wiring", "mtu", "vtep", "line"),
+    [
+        (Wiring.PANEL, 20000, "192.168.1.73", "  Fragmented:    a packet of 20000 bytes takes 3 outer packets"),
+        (Wiring.PANEL, 8950, "192.168.1.73", None),
+        (Wiring.PANEL, 20000, "fd00::73", None),
+        (Wiring.DIRECT, 20000, "192.168.1.73", None),
+    ],
+)
+def test_the_outer_packets_of_a_full_size_packet_are_shown(
+    wiring: Wiring, mtu: int, vtep: str, line: str | None
+) -> None:
+    """Only in panel wiring over IPv4, and if the underlay does not carry the packet in one."""
+    link = replace(half_ready(), wiring=wiring)
+    sandboxes = (
+        replace(own(Side.PRIMARY), vteps=(vtep,), underlay_mtu=9000),
+        replace(own(Side.PAIR, "node-b"), vteps=(vtep,)),
+    )
+    for side, sandbox in zip((Side.PRIMARY, Side.PAIR), sandboxes, strict=True):
+        link = link.with_end(side, replace(link.end(side), sandbox=sandbox))
+    lines = describe_link(link, {Side.PRIMARY: seen(mtu=mtu)}, NOW).splitlines()
+    assert [one for one in lines if "Fragmented" in one] == ([line] if line else [])
+
+
 def test_a_declared_encapsulation_is_shown() -> None:
     link = replace(half_ready(), encapsulation=Encapsulation(tunnel=True, vxlan_port=4790))
     assert describe_link(link, {}, NOW).splitlines()[4:7] == [
