@@ -27,6 +27,7 @@ from pathlib import Path
 
 from ratchet import datapath
 from ratchet.agent.frame import Reply, encode_answer
+from ratchet.core.kinds import Wiring
 from ratchet.core.naming import record_name
 from ratchet.core.pod import PodRef
 from ratchet.core.sandbox import Location
@@ -44,6 +45,7 @@ from tests.bench.nodes import (
     run_concurrently,
     sandbox_in,
     two_nodes,
+    wiring_label,
 )
 from tests.bench.profiles import Profile
 from tests.bench.rows import Report, Row, at_most, table
@@ -334,13 +336,14 @@ def _prepared(report: Report, prefix: str | None) -> Iterator[Bench]:
         yield Bench(bed, a, b, go, delegating, LinkWatch(bed), report)
 
 
-def pairs_of(bed: Testbed, kind: str, number: int, node_of_primary: str) -> list[Pair]:
+def pairs_of(bed: Testbed, kind: str, number: int, node_of_primary: str, wiring: Wiring = Wiring.DIRECT) -> list[Pair]:
     """Create pairs of pods. The second of each pair is on `a`."""
+    labels = {**PRIMARY, **wiring_label(wiring)}
     names = [f"{kind.lower()}-{index}" for index in range(number)]
     netns = add_namespaces(bed.hosts, *(f"{name}-{end}" for name in names for end in ("p", "q")))
     pairs = []
     for index, name in enumerate(names):
-        primary = bed.create_pod(f"{name}-p", {**PRIMARY, "ratchet.pair_name": f"{name}-q"}, node_of_primary)
+        primary = bed.create_pod(f"{name}-p", {**labels, "ratchet.pair_name": f"{name}-q"}, node_of_primary)
         pair = bed.create_pod(f"{name}-q", PAIR, "a")
         pairs.append(Pair(primary, pair, netns[2 * index], netns[2 * index + 1]))
     return pairs

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
+from ratchet.core.kinds import Wiring
 from ratchet.core.naming import record_name
 from ratchet.core.pod import PodRef
 from tests.bench.nodes import (
@@ -42,16 +43,17 @@ CALL_THREADS = ("call", "helper")
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """A pod with links of one kind, and the namespace of its sandboxes. Its peers stay."""
+    """A pod with links of one kind and wiring, and the namespace of its sandboxes. Its peers stay."""
 
     kind: str
+    wiring: Wiring
     pod: PodRef
     netns: str
     links: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        return f"{len(self.links)} {self.kind}"
+        return hub_name(len(self.links), self.kind, self.wiring)
 
 
 @dataclass(slots=True)
@@ -83,11 +85,14 @@ class Bench:
     report: Report
     costs: dict[str, HubCosts] = field(default_factory=lambda: defaultdict(HubCosts))
 
-    def hub(self, kind: str, links: int) -> Hub:
+    def hub(self, kind: str, links: int, wiring: Wiring = Wiring.DIRECT) -> Hub:
         """Create a pod that a topology links to so many peers, which have joined."""
-        name, node = f"hub-{kind.lower()}-{links}", self.a if kind == VETH else self.b
+        name, node = f"hub-{kind.lower()}-{links}-{wiring}", self.a if kind == VETH else self.b
         peers = [f"{name}-{number}" for number in range(links)]
-        lines = (f'- endpoints: ["{name}:e{number}", "{peer}:{_ifname(number)}"]' for number, peer in enumerate(peers))
+        lines = (
+            f'- {{endpoints: ["{name}:e{number}", "{peer}:{_ifname(number)}"], wiring: {wiring}}}'
+            for number, peer in enumerate(peers)
+        )
         self.bed.create_topology(name, "\n".join(lines))
         pod = self.bed.create_pod(name, LABELS, "a")
         pods = [self.bed.create_pod(peer, LABELS, node.runtime.host.name) for peer in peers]
@@ -97,7 +102,7 @@ class Bench:
         names = (
             record_name("default", (name, f"e{number}"), (peer, _ifname(number))) for number, peer in enumerate(peers)
         )
-        return Hub(kind, pod, netns[0], tuple(names))
+        return Hub(kind, wiring, pod, netns[0], tuple(names))
 
     def add(self, hub: Hub, *, delayed: bool) -> None:
         """Measure an ADD that completes all links of a hub, and its DEL."""
@@ -125,7 +130,7 @@ class Bench:
         self.report(f"{hub.name}{delay}: ADD {done.ms:.0f} ms, DEL {costs.deletes[-1]:.0f} ms")
 
     def rows(self, kind: str) -> list[Row]:
-        many, one = self.costs[f"{LINKS} {kind}"], self.costs[f"1 {kind}"]
+        many, one = self.costs[hub_name(LINKS, kind)], self.costs[hub_name(1, kind)]
         work, cpu, wall = (statistics.median(each) for each in (many.work, many.cpu, many.fast))
         row, requests = (statistics.median(each) for each in (many.in_a_row, many.requests))
         name = f"agent: ADD of a pod with {LINKS} {kind} links"
@@ -140,6 +145,10 @@ class Bench:
             at_most(f"{name}, requests to the API in a row", row, "requests", LINKS / 4, chain),
             Row(f"agent: DEL of a pod with {LINKS} {kind} links", statistics.median(many.deletes), "ms", delete),
         ]
+
+
+def hub_name(links: int, kind: str, wiring: Wiring = Wiring.DIRECT) -> str:
+    return f"{links} {kind}" if wiring is Wiring.DIRECT else f"{links} {kind} in {wiring} wiring"
 
 
 def in_a_row(requests: Iterable[Request]) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from ratchet.core.kinds import Wiring
 from ratchet.core.naming import record_name
 from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.testbed import Testbed
@@ -26,6 +27,7 @@ from tests.bench.nodes import (
     run_concurrently,
     sandbox_in,
     two_nodes,
+    wiring_label,
 )
 from tests.bench.rows import Report, Row, at_most, table
 from tests.support.cluster import PAIR
@@ -49,6 +51,7 @@ class Scale:
     b: Node
     watch: LinkWatch
     report: Report
+    wiring: Wiring = Wiring.DIRECT
     idle: float = 0.0
     loaded: float = 0.0
     batches: list[float] = field(default_factory=list)
@@ -90,6 +93,7 @@ class Scale:
         if side == "q":
             return PAIR
         return {
+            **wiring_label(self.wiring),
             "ratchet": "true",
             "ratchet.primary": "true",
             "ratchet.pair_name": f"{name}-q",

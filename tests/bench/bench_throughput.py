@@ -14,6 +14,7 @@ import statistics
 import subprocess
 from dataclasses import dataclass
 
+from ratchet.core.kinds import Wiring
 from ratchet.core.naming import record_name
 from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import command_in, ip
@@ -23,8 +24,10 @@ from tests.bench.nodes import ApiProcessBed, LinkWatch, Node, add_namespaces, sa
 from tests.bench.rows import Report, Row, at_least, table
 
 ROUNDS = 9
-TARGET = 0.97
+TARGETS = {Wiring.DIRECT: 0.97, Wiring.PANEL: 0.9}
 VETH, VXLAN = "vEth", "VXLAN"
+# bench_panel.py measures a link in panel wiring on one node.
+MEASURED = ((VETH, Wiring.DIRECT), (VXLAN, Wiring.DIRECT), (VXLAN, Wiring.PANEL))
 OURS, BY_HAND = "10.7.0.2", "10.8.0.2"
 OTHER_VNI, OTHER_PORT = 4711, 4790  # not those of Ratchet's tunnel
 
@@ -39,9 +42,9 @@ class Bench:
     watch: LinkWatch
     report: Report
 
-    def row(self, kind: str) -> Row:
+    def row(self, kind: str, wiring: Wiring = Wiring.DIRECT) -> Row:
         """Compare the two links of a kind by the medians of Gbit/s."""
-        near, far = self._linked(kind)
+        near, far = self._linked(kind, wiring)
         mtu = int(json.loads(ip("-j", "-n", near.netns, "link", "show", "in1"))[0]["mtu"])
         if kind == VETH:
             _veth_by_hand(near.netns, far.netns, mtu)
@@ -53,15 +56,16 @@ class Bench:
             for address in (OURS, BY_HAND) if number % 2 else (BY_HAND, OURS):
                 found[address].append(sent(near.netns, far.netns, address))
             last = f"{found[OURS][-1]:.1f} Gbit/s, by hand {found[BY_HAND][-1]:.1f}"
-            self.report(f"one TCP stream through a {kind} {number}/{ROUNDS}: {last}")
+            self.report(f"{_name(kind, wiring)} {number}/{ROUNDS}: {last}")
         ours, by_hand = (statistics.median(each[1:]) for each in (found[OURS], found[BY_HAND]))
-        return at_least(_name(kind), ours / by_hand, "ratio", TARGET, f"{ours:.1f} Gbit/s; by hand {by_hand:.1f}")
+        text = f"{ours:.1f} Gbit/s; by hand {by_hand:.1f}"
+        return at_least(_name(kind, wiring), ours / by_hand, "ratio", TARGETS[wiring], text)
 
-    def _linked(self, kind: str) -> tuple[Sandbox, Sandbox]:
+    def _linked(self, kind: str, wiring: Wiring) -> tuple[Sandbox, Sandbox]:
         """Create two pods with a link, and wait until it carries packets."""
-        names = [f"{kind.lower()}-{end}" for end in ("p", "q")]
-        line = f'- {{endpoints: ["{names[0]}:in1", "{names[1]}:in1"], addresses: [10.7.0.1/24, {OURS}/24]}}'
-        self.bed.create_topology(kind.lower(), line)
+        names = [f"{kind.lower()}-{wiring}-{end}" for end in ("p", "q")]
+        line = f'- {{endpoints: ["{names[0]}:in1", "{names[1]}:in1"], addresses: [10.7.0.1/24, {OURS}/24]'
+        self.bed.create_topology(f"{kind.lower()}-{wiring}", f"{line}, wiring: {wiring}}}")
         nodes = (self.a, self.a if kind == VETH else self.b)
         netns = add_namespaces(self.bed.hosts, *names)
         sandboxes = []
@@ -79,15 +83,15 @@ def measure(report: Report = print, prefix: str | None = None) -> list[Row]:
     """Measure throughput."""
     if shutil.which(IPERF3) is None:
         report(f"{IPERF3} is not installed")
-        return [Row(_name(kind), None, "ratio", f"{IPERF3} is not installed") for kind in (VETH, VXLAN)]
+        return [Row(_name(*link), None, "ratio", f"{IPERF3} is not installed") for link in MEASURED]
     report("two nodes, each with an agent")
     with two_nodes(prefix) as (bed, a, b):
         bench = Bench(bed, a, b, LinkWatch(bed), report)
-        return [bench.row(kind) for kind in (VETH, VXLAN)]
+        return [bench.row(*link) for link in MEASURED]
 
 
-def _name(kind: str) -> str:
-    return f"{kind}: one TCP stream"
+def _name(kind: str, wiring: Wiring) -> str:
+    return f"{kind}: one TCP stream" if wiring is Wiring.DIRECT else f"{kind} in {wiring} wiring: one TCP stream"
 
 
 def _veth_by_hand(near: str, far: str, mtu: int) -> None:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import combinations
 
+from ratchet.core.kinds import Wiring
 from ratchet.core.naming import record_name
 from ratchet.dev.fake_kubelet import Sandbox
 from tests.bench.nodes import (
@@ -103,10 +104,10 @@ class Bench:
     watch: LinkWatch
     report: Report
 
-    def bring_up(self, shape: str, pods: int) -> BringUp:
+    def bring_up(self, shape: str, pods: int, wiring: Wiring = Wiring.DIRECT) -> BringUp:
         """Measure the start of a topology, and remove it."""
         pairs = SHAPES[shape](pods)
-        lines = [_line(*pair) for pair in pairs]
+        lines = [_line(*pair, wiring) for pair in pairs]
         drawn = [f"drawn-{first}" for first in range(0, len(lines), IN_TOPOLOGY)]
         for number, name in enumerate(drawn):
             self.bed.create_topology(name, "\n".join(lines[number * IN_TOPOLOGY :][:IN_TOPOLOGY]))
@@ -185,8 +186,8 @@ def _is_of_a_link(request: Request) -> bool:
     return "/configmaps" in request.path or ("/leases" in request.path and "/leases/node-" not in request.path)
 
 
-def _line(one: int, other: int) -> str:
-    return f'- endpoints: ["p{one}:to{other}", "p{other}:to{one}"]'
+def _line(one: int, other: int, wiring: Wiring) -> str:
+    return f'- {{endpoints: ["p{one}:to{other}", "p{other}:to{one}"], wiring: {wiring}}}'
 
 
 def _record(one: int, other: int) -> str:
@@ -202,7 +203,7 @@ def measure(report: Report = print, prefix: str | None = None) -> list[Row]:
         bench.bring_up("ring", FEW)  # the first one includes what is done once
         for shape in SHAPES:
             found = {pods: [bench.bring_up(shape, pods) for _ in range(times)] for pods, times in ROUNDS.items()}
-            medians = {pods: _median(each) for pods, each in found.items()}
+            medians = {pods: median(each) for pods, each in found.items()}
             for pods, one in medians.items():
                 report(
                     f"{shape}, {pods} pods, {one.links} links: {one.each:.1f} ms per link, "
@@ -213,7 +214,7 @@ def measure(report: Report = print, prefix: str | None = None) -> list[Row]:
     return rows
 
 
-def _median(found: Sequence[BringUp]) -> BringUp:
+def median(found: Sequence[BringUp]) -> BringUp:
     def of(value: Callable[[BringUp], float]) -> float:
         return statistics.median(map(value, found))
 

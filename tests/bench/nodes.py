@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from ratchet import datapath
+from ratchet.core.kinds import Wiring
 from ratchet.core.pod import PodRef
 from ratchet.dev.access import Access
 from ratchet.dev.agents import AgentProcess
@@ -263,6 +264,11 @@ def add_namespaces(hosts: Hosts, *names: str) -> list[str]:
     lines = "".join(f"netns add {name}\n" for name in full)
     subprocess.run(["ip", "-batch", "-"], input=lines, text=True, check=True, capture_output=True)
     return full
+
+
+def wiring_label(wiring: Wiring) -> dict[str, str]:
+    """The label of a pod whose link has this wiring; none for that of the labels of 2017."""
+    return {"ratchet.wiring": wiring.value} if wiring is not Wiring.DIRECT else {}
 
 
 def sandbox_in(netns: str, pod: PodRef) -> Sandbox:

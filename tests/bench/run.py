@@ -32,6 +32,7 @@ from tests.bench import (
     bench_scale,
     bench_throughput,
     bench_topologies,
+    bench_wirings,
 )
 from tests.bench.rows import Row, table, to_json
 
@@ -82,6 +83,8 @@ def _measured() -> list[Row]:
     print("==> Thousands of links between two agents", flush=True)
     rows += bench_scale.measure(report, PREFIXES[0])
     rows += bench_memory.measure(report, PREFIXES[0])
+    print("==> Panel wiring, compared with direct wiring", flush=True)
+    rows += bench_wirings.measure(report, PREFIXES[0])
     print("==> The datapath alone, compared with ip -batch", flush=True)
     rows += bench_datapath.measure(report)
     rows += bench_carrier.measure(report)
