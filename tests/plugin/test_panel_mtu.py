@@ -12,7 +12,7 @@ from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
-from tests.support.cluster import PAIR, Cluster, recreated
+from tests.support.cluster import CHAINED, PAIR, Cluster, recreated
 from tests.support.wired import has_carrier, wired_pair
 
 R1, R2 = "10.1.0.1", "10.1.0.2"
@@ -69,6 +69,7 @@ def test_a_larger_mtu_than_the_limit_is_rejected(cluster: Cluster, ipv6: bool, m
     if ipv6:
         add_ipv6(cluster)
     first, (node, r2) = ends = placed(cluster, str(most + 1))
+    cluster.a.config = {**CHAINED, "wait": 5}
     waiting = cluster.start("ADD", *first)
     cluster.wait_until(State.PRIMARY_READY, RECORD)
     answer = node.add(r2)
@@ -78,8 +79,8 @@ def test_a_larger_mtu_than_the_limit_is_rejected(cluster: Cluster, ipv6: bool, m
         "over the underlay of node b"
     )
     assert answer.json["details"].startswith(f"Set mtu to at most {most}, or omit it.")
-    waiting.kill()
-    cluster.end(waiting)
+    assert cluster.interfaces(r2) == []
+    assert cluster.end(waiting).status == 1, "for the MTU, or because its peer has left again"
     cluster.delete_all(*ends)
     cluster.assert_nothing_left()
 
