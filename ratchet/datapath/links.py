@@ -99,7 +99,7 @@ def build(wire: Wire, observed: Observed | None = None, *, evict: bool = True) -
     if is_panel_wire(wire):
         from ratchet.datapath.panel import links as panel_links  # direct wiring does not need them
 
-        return panel_links.build(wire, evict=evict)
+        return panel_links.build(wire, observed, evict=evict)
     with _opened(wire) as (near, far):
         _ensured(wire, near, far, evict=evict, observed=observed)
         return _observed(near, far, is_new=True)

@@ -26,6 +26,7 @@ from ratchet.datapath.panel.cables import (
 )
 from ratchet.datapath.panel.carrier import lower_partner, set_carrier, settle_carriers, settle_tunnel_carrier
 from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named
+from ratchet.datapath.panel.made import made_patch, made_with_tunnel
 from ratchet.datapath.panel.namespace import open_panel
 from ratchet.datapath.panel.patches import observe_patch, remove_patch, set_patch
 from ratchet.datapath.panel.tunnel_state import note_complete, note_observed, tunnel_state
@@ -63,26 +64,32 @@ def observe(wire: PanelWire) -> Observed:
 def make(wire: PanelWire) -> Observed:
     """Create this end's cable and connect it, if nothing is in the way, and observe the link.
 
-    Leaves existing devices alone. Raises as `datapath.make` does.
+    What it has created is not read back, except the interface in the pod. Leaves existing devices alone. Raises as
+    `datapath.make` does.
     """
     with _opened(wire) as link:
-        if make_cable(link.near) and (end := observe_cable(link.near).end) is not None:
-            _connect_new(link, end)
-        return _observed(link)
+        end = make_cable(link.near)
+        if end is None or not _connect_new(link, end):
+            return _observed(link)
+        return _made(link)
 
 
-def build(wire: PanelWire, *, evict: bool = True) -> Observed:
-    """Make the devices of a link match `wire`, and observe them. Raises as `datapath.build` does."""
+def build(wire: PanelWire, observed: Observed | None = None, *, evict: bool = True) -> Observed:
+    """Make the devices of a link match `wire`, and observe them. Raises as `datapath.build` does.
+
+    What it has ensured in the panel is not read back.
+    """
     with _opened(wire) as link:
-        end = ensure_cable(link.near)
+        end = ensure_cable(link.near, exists=observed is not None and observed.near is not None)
         match wire:
             case CableWire():
                 _disconnect(link, wire, end)
+                return _observed(link)
             case PatchWire():
-                _patch_together(link, end)
+                return _made(link) if _patch_together(link, end) else _observed(link)
             case VxlanWire():
                 _patch_to_tunnel(link, wire, end, evict=evict)
-        return _observed(link)
+        return _made(link)
 
 
 def tunnels_of(path: str) -> dict[str, tuple[Device, str]]:
@@ -163,6 +170,15 @@ def _observed(link: _OpenLink) -> Observed:
     return Observed(_patched(link.near, near, far), _patched(link.far, far, near))
 
 
+def _made(link: _OpenLink) -> Observed:
+    """Observe the cables of a link that this call has patched to each other, or to its tunnel."""
+    near = observe_cable(link.near)
+    if isinstance(link.wire, VxlanWire):
+        return Observed(made_with_tunnel(link.near, near))
+    far = observe_cable(link.far) if link.far is not None else ObservedCable()
+    return Observed(made_patch(near), made_patch(far))
+
+
 def _tunnelled(link: _OpenLink, wire: VxlanWire, cable: ObservedCable) -> Device | None:
     """The device of a cable with the parameters of its tunnel. `wired`: both are patched to each other."""
     if cable.device is None or cable.end is None:
@@ -213,12 +229,14 @@ def _leads_both_ways(channel: Channel, cable: int, tunnel: int) -> bool:
     return _leads(channel, cable, tunnel) and _leads(channel, tunnel, cable, takes_oam=True)
 
 
-def _connect_new(link: _OpenLink, end: PanelDevice) -> None:
-    """Connect a cable that this call has made, unless something is in the way."""
+def _connect_new(link: _OpenLink, end: PanelDevice) -> bool:
+    """Connect a cable that this call has made, unless something is in the way. Returns whether it did."""
     if isinstance(link.wire, PatchWire):
-        _patch_together(link, end)
-    elif isinstance(link.wire, VxlanWire) and make_panel_tunnel(link.near, link.wire):
-        _connect_tunnel(link, link.wire, end)
+        return _patch_together(link, end)
+    if not isinstance(link.wire, VxlanWire) or not make_panel_tunnel(link.near, link.wire):
+        return False
+    _connect_tunnel(link, link.wire, end)
+    return True
 
 
 def _disconnect(link: _OpenLink, wire: CableWire, end: PanelDevice) -> None:
@@ -231,23 +249,23 @@ def _disconnect(link: _OpenLink, wire: CableWire, end: PanelDevice) -> None:
         remove_patch(link.channel, end.index)
 
 
-def _patch_together(link: _OpenLink, end: PanelDevice) -> None:
-    """Patch this end's cable and the other end's to each other. Does nothing if the other end has no cable."""
+def _patch_together(link: _OpenLink, end: PanelDevice) -> bool:
+    """Patch this end's cable and the other end's to each other. Returns False if the other end has no cable."""
     far = link.far
-    other = observe_cable(far).end if far is not None else None
-    if far is None or other is None:
-        return
-    adjust_cable(far)
+    seen = observe_cable(far) if far is not None else ObservedCable()
+    if far is None or seen.end is None or (other := adjust_cable(far, seen).end) is None:
+        return False
     try:
         set_patch(link.channel, end.index, other.index)
         set_patch(link.channel, other.index, end.index)
     except DatapathError:
         if device_at(link.channel, other.index) is None:
-            return  # the other pod's DEL does not hold this link's lock
+            return False  # the other pod's DEL does not hold this link's lock
         raise
     for cable in (link.near, far):
         remove_panel_tunnel(cable)
     settle_carriers(link.channel, end, other)
+    return True
 
 
 def _patch_to_tunnel(link: _OpenLink, wire: VxlanWire, end: PanelDevice, *, evict: bool) -> None:

@@ -1,0 +1,31 @@
+"""The observation of cables that a call has just patched: what it made or ensured in the panel is not read back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ratchet.core.interface import Device
+from ratchet.datapath.panel.cables import ObservedCable, OpenCable
+from ratchet.datapath.panel.tunnels import panel_tunnel
+
+
+def made_patch(seen: ObservedCable) -> Device | None:
+    """The device of a cable that is patched to another one. It has no tunnel."""
+    return seen.device if seen.device is None else replace(seen.device, wired=seen.in_order)
+
+
+def made_with_tunnel(cable: OpenCable, seen: ObservedCable) -> Device | None:
+    """The device of a cable that is patched to its tunnel. The guard and the forwarding entries are not read."""
+    tunnel = panel_tunnel(cable)
+    if seen.device is None or seen.end is None or tunnel is None:
+        return seen.device
+    return replace(
+        seen.device,
+        wired=seen.in_order and tunnel.up,
+        vni=tunnel.vni,
+        remote=tunnel.remote,
+        local=tunnel.local,
+        port=tunnel.port,
+        parent_index=tunnel.parent_index,
+        options=tunnel.options,
+    )
