@@ -29,7 +29,7 @@ VETH, VXLAN = "vEth", "VXLAN"
 # bench_panel.py measures a link in panel wiring on one node.
 MEASURED = ((VETH, Wiring.DIRECT), (VXLAN, Wiring.DIRECT), (VXLAN, Wiring.PANEL))
 OURS, BY_HAND = "10.7.0.2", "10.8.0.2"
-OTHER_VNI, OTHER_PORT = 4711, 4790  # not those of Ratchet's tunnel
+OTHER_VNIS, OTHER_PORT = {Wiring.DIRECT: 4711, Wiring.PANEL: 4712}, 4790  # not those of Ratchet's tunnels
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class Bench:
             _veth_by_hand(near.netns, far.netns, mtu)
         else:
             for node, other, netns, end in ((self.a, self.b, near.netns, 1), (self.b, self.a, far.netns, 2)):
-                _tunnel_by_hand(node, other, netns, end, mtu)
+                _tunnel_by_hand(node, other, netns, end, mtu, OTHER_VNIS[wiring])
         found: dict[str, list[float]] = {OURS: [], BY_HAND: []}
         for number in range(ROUNDS + 1):
             for address in (OURS, BY_HAND) if number % 2 else (BY_HAND, OURS):
@@ -100,9 +100,9 @@ def _veth_by_hand(near: str, far: str, mtu: int) -> None:
         _up(netns, address)
 
 
-def _tunnel_by_hand(node: Node, other: Node, netns: str, number: int, mtu: int) -> None:
+def _tunnel_by_hand(node: Node, other: Node, netns: str, number: int, mtu: int, vni: int) -> None:
     local, remote = node.runtime.host.address, other.runtime.host.address
-    tunnel = f"type vxlan id {OTHER_VNI} remote {remote} local {local} dev eth0 dstport {OTHER_PORT} nolearning"
+    tunnel = f"type vxlan id {vni} remote {remote} local {local} dev eth0 dstport {OTHER_PORT} nolearning"
     ip(*f"-n {node.runtime.host.netns} link add hand mtu {mtu} netns {netns} {tunnel}".split())
     _up(netns, f"10.8.0.{number}/24")
 

@@ -22,7 +22,7 @@ from tests.bench.nodes import KUBECONFIG, ApiProcessBed, LinkWatch, Node, two_no
 from tests.bench.rows import Report, Row, at_most, table
 
 PLACES = {"one node": "a", "two nodes": "b"}
-ROUNDS, PAIRS, HUB_ROUNDS, MESH_ROUNDS = 25, 8, 3, 3
+ROUNDS, PAIRS, HUB_ROUNDS, MESH_ROUNDS = 20, 8, 2, 2
 ADD_TARGET = 1.3
 THOUSAND, BATCH, WARM_UP, COMPARED = 1000, 100, 20, 3
 
