@@ -26,7 +26,7 @@ from ratchet.datapath.panel.cables import (
 )
 from ratchet.datapath.panel.carrier import lower_partner, set_carrier, settle_carriers, settle_tunnel_carrier
 from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named
-from ratchet.datapath.panel.made import made_patch, made_with_tunnel
+from ratchet.datapath.panel.made import made_patch, made_with_tunnel, with_carrier
 from ratchet.datapath.panel.namespace import open_panel
 from ratchet.datapath.panel.patches import observe_patch, remove_patch, set_patch
 from ratchet.datapath.panel.tunnel_state import note_complete, note_observed, tunnel_state
@@ -39,6 +39,7 @@ from ratchet.datapath.panel.tunnels import (
     raise_other_end,
     remove_panel_tunnel,
     take_down_tunnel,
+    tunnelled,
 )
 from ratchet.datapath.parse import links_of
 from ratchet.datapath.rtnetlink import Channel, RefusedError
@@ -69,9 +70,8 @@ def make(wire: PanelWire) -> Observed:
     """
     with _opened(wire) as link:
         end = make_cable(link.near)
-        if end is None or not _connect_new(link, end):
-            return _observed(link)
-        return _made(link)
+        made = _connect_new(link, end) if end is not None else None
+        return made or _observed(link)
 
 
 def build(wire: PanelWire, observed: Observed | None = None, *, evict: bool = True) -> Observed:
@@ -86,10 +86,10 @@ def build(wire: PanelWire, observed: Observed | None = None, *, evict: bool = Tr
                 _disconnect(link, wire, end)
                 return _observed(link)
             case PatchWire():
-                return _made(link) if _patch_together(link, end) else _observed(link)
+                return _patch_together(link, end) or _observed(link)
             case VxlanWire():
                 _patch_to_tunnel(link, wire, end, evict=evict)
-        return _made(link)
+                return Observed(made_with_tunnel(link.near, observe_cable(link.near)))
 
 
 def tunnels_of(path: str) -> dict[str, tuple[Device, str]]:
@@ -170,15 +170,6 @@ def _observed(link: _OpenLink) -> Observed:
     return Observed(_patched(link.near, near, far), _patched(link.far, far, near))
 
 
-def _made(link: _OpenLink) -> Observed:
-    """Observe the cables of a link that this call has patched to each other, or to its tunnel."""
-    near = observe_cable(link.near)
-    if isinstance(link.wire, VxlanWire):
-        return Observed(made_with_tunnel(link.near, near))
-    far = observe_cable(link.far) if link.far is not None else ObservedCable()
-    return Observed(made_patch(near), made_patch(far))
-
-
 def _tunnelled(link: _OpenLink, wire: VxlanWire, cable: ObservedCable) -> Device | None:
     """The device of a cable with the parameters of its tunnel. `wired`: both are patched to each other."""
     if cable.device is None or cable.end is None:
@@ -229,14 +220,14 @@ def _leads_both_ways(channel: Channel, cable: int, tunnel: int) -> bool:
     return _leads(channel, cable, tunnel) and _leads(channel, tunnel, cable, takes_oam=True)
 
 
-def _connect_new(link: _OpenLink, end: PanelDevice) -> bool:
-    """Connect a cable that this call has made, unless something is in the way. Returns whether it did."""
+def _connect_new(link: _OpenLink, end: PanelDevice) -> Observed | None:
+    """Connect a cable that this call has made, and observe the link. None if something is in the way."""
     if isinstance(link.wire, PatchWire):
         return _patch_together(link, end)
     if not isinstance(link.wire, VxlanWire) or not make_panel_tunnel(link.near, link.wire):
-        return False
+        return None
     _connect_tunnel(link, link.wire, end)
-    return True
+    return Observed(made_with_tunnel(link.near, observe_cable(link.near)))
 
 
 def _disconnect(link: _OpenLink, wire: CableWire, end: PanelDevice) -> None:
@@ -249,23 +240,27 @@ def _disconnect(link: _OpenLink, wire: CableWire, end: PanelDevice) -> None:
         remove_patch(link.channel, end.index)
 
 
-def _patch_together(link: _OpenLink, end: PanelDevice) -> bool:
-    """Patch this end's cable and the other end's to each other. Returns False if the other end has no cable."""
+def _patch_together(link: _OpenLink, end: PanelDevice) -> Observed | None:
+    """Patch this end's cable and the other end's to each other, and observe them. None if the other end has no cable."""
     far = link.far
     seen = observe_cable(far) if far is not None else ObservedCable()
-    if far is None or seen.end is None or (other := adjust_cable(far, seen).end) is None:
-        return False
+    if far is None or seen.end is None:
+        return None
+    adjusted = adjust_cable(far, seen)
+    if (other := adjusted.end) is None:
+        return None
     try:
         set_patch(link.channel, end.index, other.index)
         set_patch(link.channel, other.index, end.index)
     except DatapathError:
         if device_at(link.channel, other.index) is None:
-            return False  # the other pod's DEL does not hold this link's lock
+            return None  # the other pod's DEL does not hold this link's lock
         raise
-    for cable in (link.near, far):
+    for cable in tunnelled((link.near, far)):
         remove_panel_tunnel(cable)
     settle_carriers(link.channel, end, other)
-    return True
+    now = device_at(link.channel, other.index)
+    return Observed(made_patch(observe_cable(link.near)), made_patch(with_carrier(adjusted, now)))
 
 
 def _patch_to_tunnel(link: _OpenLink, wire: VxlanWire, end: PanelDevice, *, evict: bool) -> None:

@@ -6,12 +6,20 @@ from dataclasses import replace
 
 from ratchet.core.interface import Device
 from ratchet.datapath.panel.cables import ObservedCable, OpenCable
+from ratchet.datapath.panel.devices import PanelDevice
 from ratchet.datapath.panel.tunnels import panel_tunnel
 
 
 def made_patch(seen: ObservedCable) -> Device | None:
     """The device of a cable that is patched to another one. It has no tunnel."""
     return seen.device if seen.device is None else replace(seen.device, wired=seen.in_order)
+
+
+def with_carrier(seen: ObservedCable, end: PanelDevice | None) -> ObservedCable:
+    """A cable as observed, with the carrier that it has now. `end`: its panel end as read now, None if it is gone."""
+    if seen.device is None or end is None:
+        return ObservedCable()
+    return replace(seen, device=replace(seen.device, carrier=end.up), end=end)
 
 
 def made_with_tunnel(cable: OpenCable, seen: ObservedCable) -> Device | None:

@@ -7,7 +7,7 @@ and is deleted with it; its carrier is always on, because the panel's end of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ratchet.core.interface import FRAGMENTED_MTU_MAX, Device, InterfaceSpec, VxlanWire, tunnel_mtu
@@ -46,6 +46,13 @@ def tunnel_named(channel: Channel, ifname: str) -> Device | None:
 def panel_tunnel(cable: OpenCable) -> Device | None:
     """The tunnel of a cable, with its parameters only; None if there is none."""
     return tunnel_named(cable.channel, cable.slot.tunnel(cable.pod.spec.index))
+
+
+def tunnelled(cables: Sequence[OpenCable]) -> list[OpenCable]:
+    """Those of some cables that have a tunnel. All are in one panel."""
+    named = [messages.link_named(cable.slot.tunnel(cable.pod.spec.index)) for cable in cables]
+    answers = cables[0].channel.exchange(*named)
+    return [cable for cable, answer in zip(cables, answers, strict=True) if answer.refusal is None]
 
 
 def observe_panel_tunnel(cable: OpenCable, wire: VxlanWire) -> Device | None:
