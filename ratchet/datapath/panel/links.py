@@ -241,7 +241,7 @@ def _disconnect(link: _OpenLink, wire: CableWire, end: PanelDevice) -> None:
 
 
 def _patch_together(link: _OpenLink, end: PanelDevice) -> Observed | None:
-    """Patch this end's cable and the other end's to each other, and observe them. None if the other end has no cable."""
+    """Patch this end's cable and the other end's to each other and observe them. None if the other end has no cable."""
     far = link.far
     seen = observe_cable(far) if far is not None else ObservedCable()
     if far is None or seen.end is None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from ratchet.core.interface import Device
 from ratchet.datapath.panel.cables import ObservedCable, OpenCable
 from ratchet.datapath.panel.devices import PanelDevice
+from ratchet.datapath.panel.tunnel_state import tunnel_state
 from ratchet.datapath.panel.tunnels import panel_tunnel
 
 
@@ -30,6 +31,7 @@ def made_with_tunnel(cable: OpenCable, seen: ObservedCable) -> Device | None:
     return replace(
         seen.device,
         wired=seen.in_order and tunnel.up,
+        far_up=tunnel_state(cable.panel.cookie, tunnel.index, cable.link).far_up,
         vni=tunnel.vni,
         remote=tunnel.remote,
         local=tunnel.local,
