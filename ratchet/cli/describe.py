@@ -24,7 +24,7 @@ Fields = list[tuple[str, str]]
 
 # Properties of an interface that are of no use to people, or are listed as differences if they are wrong.
 _LEFT_OUT = frozenset(
-    {"index", "ours", "wired", "given", "parent_index", "carrier_fixed", "entries", "options", "brought_up"}
+    {"index", "ours", "wired", "given", "parent_index", "carrier_fixed", "entries", "options", "brought_up", "far_up"}
 )
 _NOTHING = "-"
 
@@ -123,6 +123,8 @@ def _observation_fields(observation: Json) -> Fields:
     device = observation.get("device") or {}
     if device.get("brought_up") and not device.get("up"):
         fields.append(("Shut", f"by its pod: ip link set {device['ifname']} up, in the pod, ends it"))
+    if device.get("far_up") is False:
+        fields.append(("Peer shut", "by its pod on the other node. Until it is up, this end has no carrier"))
     found = observation.get("differences") or ["none"]
     return [*fields, *(("Differences" if index == 0 else "", text) for index, text in enumerate(found))]
 

@@ -121,6 +121,9 @@ def test_a_shut_end_takes_the_carrier_of_the_other_on_another_node(cluster: Clus
         assert pair.result is not None
         assert cluster.b.call("CHECK", pair, config={**CHAINED, "prevResult": pair.result}).status == 0
         assert cluster.state() is State.LINKED
+        _, text = page(cluster.b, f"/links/{cluster.bed.links()[LINK].uid}")
+        (end,) = json.loads(text)["ends"].values()
+        assert (end["device"]["far_up"], end["differences"]) == (False, [])
         set_end(primary, "in1", "up")
         wait_for_carrier(cluster, pair, "in2", True)
     assert cluster.pings(pair, "192.168.2.100")

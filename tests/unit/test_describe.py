@@ -137,6 +137,13 @@ def test_an_end_that_its_pod_has_set_down_is_described(device: Mapping[str, Any]
     assert [line.strip() for line in lines if line.strip().startswith("Shut:")] == shown
 
 
+@pytest.mark.parametrize("far_up", [None, True, False])
+def test_an_end_whose_far_pod_has_set_its_own_down_is_described(far_up: bool | None) -> None:
+    description = describe_link(half_ready(), {Side.PRIMARY: seen(far_up=far_up)}, later(300))
+    assert ("Peer shut:" in description) is (far_up is False)
+    assert "far_up" not in description
+
+
 def test_an_end_is_described_as_observed_by_an_agent_of_version_0_1() -> None:
     """It does not say whether it has brought an interface up."""
     device = {key: value for key, value in DEVICE.items() if key != "brought_up"}
