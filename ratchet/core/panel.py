@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-# The path of the panel's namespace, and the alias of its `lo`, which marks it as Ratchet's.
+# The default path of the panel's namespace, and the alias of its `lo`, which marks it as Ratchet's.
 PANEL_PATH = "/run/netns/ratchet"
 PANEL_MARK = "ratchet/panel"
 
@@ -14,11 +14,8 @@ PANEL_MARK = "ratchet/panel"
 # them.
 GROUP_LEAST, GROUPS = 0x52000000, 1_000_000
 
-
 # The first letters of devices' names.
 CABLE_PREFIX, TUNNEL_PREFIX = "c", "t"
-# The default path of the panel's network namespace.
-PANEL_PATH = "/run/netns/ratchet"
 
 
 class PanelSlot(NamedTuple):

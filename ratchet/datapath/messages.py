@@ -183,11 +183,6 @@ def up(index: int) -> bytearray:
     return message(RTM_NEWLINK, ACT, _link(index, IFF_UP))
 
 
-def down(index: int) -> bytearray:
-    """Set a link down."""
-    return message(RTM_NEWLINK, ACT, IFINFOMSG.pack(0, 0, 0, index, 0, IFF_UP))
-
-
 def brought_up(index: int, link: str) -> bytearray:
     """Mark a link as brought up, by the record's name as its alias. Any alias is a mark."""
     alias = f"ratchet/{link}".encode()[:IFALIAS_BYTES].decode("utf-8", "ignore")

@@ -19,7 +19,7 @@ from ratchet.datapath import messages
 from ratchet.datapath.message_classes import ifinfmsg
 from ratchet.datapath.messages import ACT, RTM_NEWLINK
 from ratchet.datapath.nlattr import IFINFOMSG, Layout, message
-from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named, devices_of, read_device
+from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named, devices_of, down, read_device
 from ratchet.datapath.panel.namespace import Panel
 from ratchet.datapath.parse import ObservedLink, device_of, known_as, read_new_link
 from ratchet.datapath.pod_netns import ATTEMPTS, OpenPod, open_pod
@@ -165,7 +165,7 @@ def _put_in_order(cable: OpenCable, end: PanelDevice) -> None:
     """Give the panel's end its name, group, MTU and alias. Its carrier is lost for a moment if the name changes."""
     if end.ifname != cable.ifname:
         _delete_leftover(cable)
-        _change(cable, messages.down(end.index), messages.named(end.index, cable.ifname))
+        _change(cable, down(end.index), messages.named(end.index, cable.ifname))
         if end.up:
             _change(cable, messages.up(end.index))
     _change(cable, _grouped(end.index, cable.slot.group), messages.brought_up(end.index, cable.link))

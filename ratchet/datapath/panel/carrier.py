@@ -13,7 +13,7 @@ from ratchet.datapath import messages
 from ratchet.datapath.message_classes import ifinfmsg
 from ratchet.datapath.messages import ACT, IFF_UP, RTM_GETLINK
 from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Layout, message
-from ratchet.datapath.panel.devices import PanelDevice, device_at
+from ratchet.datapath.panel.devices import PanelDevice, device_at, down
 from ratchet.datapath.panel.patches import observe_patch
 from ratchet.datapath.panel.tunnel_state import tunnel_state
 from ratchet.datapath.rtnetlink import Channel
@@ -27,7 +27,7 @@ def set_carrier(channel: Channel, cable: PanelDevice, has: bool) -> bool:
 
     Raises DatapathError.
     """
-    request = messages.up(cable.index) if has else messages.down(cable.index)
+    request = messages.up(cable.index) if has else down(cable.index)
     (answer,) = channel.exchange(request)
     if answer.refusal is None:
         return True

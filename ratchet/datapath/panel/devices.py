@@ -8,7 +8,7 @@ from errno import ENODEV
 from ratchet.core.panel import is_attachment_group
 from ratchet.datapath import messages
 from ratchet.datapath.message_classes import ifinfmsg
-from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Reading
+from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Reading, message
 from ratchet.datapath.rtnetlink import Channel
 
 IFF_LOWER_UP = 0x10000
@@ -72,6 +72,11 @@ def _device(channel: Channel, request: bytearray) -> PanelDevice | None:
     if answer.refusal.errno == ENODEV:
         return None
     raise answer.refusal
+
+
+def down(index: int) -> bytearray:
+    """Set a device down."""
+    return message(messages.RTM_NEWLINK, messages.ACT, IFINFOMSG.pack(0, 0, 0, index, 0, messages.IFF_UP))
 
 
 def read_device(raw: bytes) -> PanelDevice:
