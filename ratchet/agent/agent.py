@@ -284,8 +284,8 @@ class Agent:
         )
 
     def _make_http(self) -> HttpServer:
-        inspector = Inspector(self._settings.node_name, self._journal, self._store, self._underlays, self._foreground)
-        pages = public_pages(self._metrics, self._health, inspector)
+        parts = self._journal, self._store, self._underlays, self._foreground, self._carrier
+        pages = public_pages(self._metrics, self._health, Inspector(self._settings.node_name, *parts))
         return HttpServer("metrics", self._settings.metrics_addr, pages, PUBLIC_LIMITS)
 
 

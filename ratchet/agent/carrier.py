@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from typing import Protocol
 
 from ratchet.core.oam import TunnelPeer
+from ratchet.core.observation import Proof
 from ratchet.datapath.panel.events import CarrierWatch
 from ratchet.datapath.panel.far_pods import FarPods
 from ratchet.datapath.panel.namespace import Panel, hold_panel
@@ -46,11 +47,17 @@ class CarrierFollower:
         self._peers_at = float("-inf")
         self._fault = ""
         self._oam_fault = ""
+        self._far_pods: FarPods | None = None
 
     @property
     def fault(self) -> str:
         """Why carrier does not follow the pods of other nodes; empty if it does."""
         return self._oam_fault
+
+    def proof(self, tunnel: str) -> Proof | None:
+        """What is proven of a tunnel of the panel, by its name; None if it is not followed. Thread-safe."""
+        far_pods = self._far_pods
+        return far_pods.proof(tunnel) if far_pods is not None else None
 
     def start(self, stopping: threading.Event) -> None:
         """Start the thread. It ends once `stopping` is set."""
@@ -70,7 +77,7 @@ class CarrierFollower:
 
     def _follow(self, panel: Panel, stopping: threading.Event) -> None:
         with ExitStack() as stack:
-            far_pods = self._open_oam(panel, stack)
+            self._far_pods = far_pods = self._open_oam(panel, stack)
             watch = stack.enter_context(CarrierWatch(panel, far_pods))
             selector = stack.enter_context(selectors.DefaultSelector())
             selector.register(watch, selectors.EVENT_READ)

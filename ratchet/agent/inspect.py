@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from secrets import compare_digest
-from typing import Any
+from typing import Any, Protocol
 
 from ratchet import datapath
 from ratchet.agent.priority import BACKGROUND_WAITS_SECONDS, ForegroundGate
@@ -13,12 +13,20 @@ from ratchet.agent.underlay import Underlays
 from ratchet.core.differences import near_differences
 from ratchet.core.kinds import Kind, Wiring
 from ratchet.core.model import Link, Side
-from ratchet.core.observation import Observation
+from ratchet.core.observation import Observation, Proof
 from ratchet.core.serialize import plain
 from ratchet.core.wires import wire_of
 from ratchet.errors import RatchetError
 from ratchet.node.journal import HeldEnd, Journal, SandboxEntry
 from ratchet.store.cached_store import CachedStore
+
+
+class Proofs(Protocol):
+    """What is proven of the tunnels of this node's patch panel."""
+
+    def proof(self, tunnel: str) -> Proof | None:
+        """What is proven of a tunnel, by its name; None if it is not followed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,7 @@ class Inspector:
     store: CachedStore
     underlays: Underlays
     foreground: ForegroundGate
+    proofs: Proofs
 
     def look(self, uid: str) -> dict[str, Any] | None:
         """The observed ends of the link whose record has this UID, as JSON; None if the node has no such link."""
@@ -61,7 +70,8 @@ class Inspector:
             observed = datapath.observe(wire)
             # A pod can have any number of forwarding entries. Those that should not be there are differences.
             near = replace(observed.near, entries=None) if observed.near is not None else None
-            return Observation(near, live, near_differences(wire, observed))
+            proof = self.proofs.proof(here.slot.tunnel(here.index)) if here.slot is not None else None
+            return Observation(near, live, near_differences(wire, observed), proof=proof)
         except RatchetError as error:
             return Observation(device, live, fault=str(error))
 

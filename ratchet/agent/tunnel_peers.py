@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
 
 from ratchet.core.kinds import Kind, Wiring
 from ratchet.core.model import SIDES, Link
@@ -20,41 +20,55 @@ class NodeLeases(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+class _Known(NamedTuple):
+    """What was found for a tunnel the last time: most records have not changed since."""
+
+    record: Link
+    container_id: str
+    far_node: str
+    peer: TunnelPeer
+
+
+@dataclass(slots=True)
 class TunnelPeers:
-    """Finds the ends of this node at tunnels."""
+    """Finds the ends of this node at tunnels. For one thread."""
 
     journal: Journal
     store: CachedStore
     leases: NodeLeases
+    _known: dict[str, _Known] = field(default_factory=dict)
 
     def read(self) -> dict[str, TunnelPeer]:
         """The ends by the names of their tunnels.
 
         An end whose record is not in the cache, or does not name it, is left out.
         """
-        found = {}
+        before, self._known = self._known, {}
         for entry in self.journal.entries():
             if entry.slot is None:
                 continue
             for end in entry.ends:
-                record = self.store.links.cache.get(end.link)
-                if record is not None and record.wiring is Wiring.PANEL and record.kind is Kind.VXLAN:
-                    peer = self._peer_of(record, entry.attachment.container_id)
-                    if peer is not None:
-                        found[entry.slot.tunnel(end.index)] = peer
-        return found
+                name, record = entry.slot.tunnel(end.index), self.store.links.cache.get(end.link)
+                if record is not None and record.wiring is Wiring.PANEL:
+                    found = self._find(before.get(name), record, entry.attachment.container_id)
+                    if found is not None:
+                        self._known[name] = found
+        return {name: found.peer for name, found in self._known.items()}
 
-    def _peer_of(self, record: Link, container_id: str) -> TunnelPeer | None:
-        side = record.side_of(container_id)
-        far = record.sandbox(side.other) if side is not None else None
-        if side is None or far is None:
-            return None
-        return TunnelPeer(
-            record.name,
-            record_id(record.uid),
-            SIDES.index(side),
-            own=sandbox_id(container_id),
-            far=sandbox_id(far.container_id),
-            lease_expired=self.leases.is_silent(far.node),
-        )
+    def _find(self, known: _Known | None, record: Link, container_id: str) -> _Known | None:
+        if known is None or known.record is not record or known.container_id != container_id:
+            known = _known_of(record, container_id)
+        if known is None or known.peer.lease_expired is (expired := self.leases.is_silent(known.far_node)):
+            return known
+        return known._replace(peer=replace(known.peer, lease_expired=expired))
+
+
+def _known_of(record: Link, container_id: str) -> _Known | None:
+    side = record.side_of(container_id) if record.kind is Kind.VXLAN else None
+    far = record.sandbox(side.other) if side is not None else None
+    if side is None or far is None:
+        return None
+    ids = sandbox_id(container_id), sandbox_id(far.container_id)
+    return _Known(
+        record, container_id, far.node, TunnelPeer(record.name, record_id(record.uid), SIDES.index(side), *ids)
+    )

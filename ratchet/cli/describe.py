@@ -114,6 +114,16 @@ def _fragments(link: Link, side: Side, observation: Json) -> Fields:
     return [("Fragmented", f"a packet of {mtu} bytes takes {packets} outer packets")] if packets > 1 else []
 
 
+def _proof_fields(proof: Json | None) -> Fields:
+    """What OAM frames prove of a tunnel in the patch panel."""
+    if not proof:
+        return []
+    if (silent := proof.get("silent")) is not None:
+        return [("Silent", f"for {silent:.0f} s: no frame of the peer's panel arrives over the tunnel")]
+    verified = proof.get("verified")
+    return [("Verified", "not yet" if verified is None else f"{verified:.0f} s ago, by a frame of the peer's panel")]
+
+
 def _observation_fields(observation: Json) -> Fields:
     fields: Fields = []
     if observation.get("at"):
@@ -125,6 +135,7 @@ def _observation_fields(observation: Json) -> Fields:
         fields.append(("Shut", f"by its pod: ip link set {device['ifname']} up, in the pod, ends it"))
     if device.get("far_up") is False:
         fields.append(("Peer shut", "by its pod on the other node. Until it is up, this end has no carrier"))
+    fields += _proof_fields(observation.get("proof"))
     found = observation.get("differences") or ["none"]
     return [*fields, *(("Differences" if index == 0 else "", text) for index, text in enumerate(found))]
 

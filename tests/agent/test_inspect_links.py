@@ -89,7 +89,7 @@ def test_an_end_that_waits_for_its_peer_has_no_differences(cluster: Cluster) -> 
     cluster.add_all((cluster.a, primary))
     cluster.wait_until(State.PRIMARY_READY)
     (end,) = shown(cluster, cluster.a)["ends"].values()
-    assert end == {"device": None, "live": None, "differences": [], "fault": ""}
+    assert end == {"device": None, "live": None, "differences": [], "fault": "", "proof": None}
 
 
 def test_a_deleted_interface_is_a_difference(cluster: Cluster) -> None:

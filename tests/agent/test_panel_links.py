@@ -103,6 +103,20 @@ def test_inspect_shows_a_waiting_cable_without_a_difference(cluster: Cluster) ->
     assert (end["differences"], end["fault"], end["device"]["kind"], end["live"]["carrier"]) == ([], "", "cable", False)
 
 
+def test_inspect_shows_that_frames_of_the_peers_panel_arrive(cluster: Cluster) -> None:
+    primary, _ = wired_pair(cluster, cluster.b)
+    uid = cluster.bed.links()[LINK].uid
+
+    def proof() -> dict[str, float | None] | None:
+        (end,) = json.loads(page(cluster.a, f"/links/{uid}")[1])["ends"].values()
+        found: dict[str, float | None] | None = end["proof"]
+        return found
+
+    wait_for("a frame", lambda: (proof() or {}).get("verified") is not None)
+    assert (proof() or {})["silent"] is None
+    cluster.delete_all((cluster.a, primary))
+
+
 def set_end(sandbox: Sandbox, ifname: str, state: str) -> None:
     ip("-n", sandbox.netns, "link", "set", ifname, state)
 

@@ -137,6 +137,31 @@ def test_an_end_that_its_pod_has_set_down_is_described(device: Mapping[str, Any]
     assert [line.strip() for line in lines if line.strip().startswith("Shut:")] == shown
 
 
+NO_FRAME = "no frame of the peer's panel arrives over the tunnel"
+
+
+@pytest.mark.parametrize(
+    ("proof", "said"),
+    [
+        (None, []),
+        ({"verified": 2.6, "silent": None}, ["Verified: 3 s ago, by a frame of the peer's panel"]),
+        ({"verified": None, "silent": None}, ["Verified: not yet"]),
+        (
+            {"verified": 61.0, "silent": 61.0},
+            ["Silent: for 61 s: no frame of the peer's panel arrives over the tunnel"],
+        ),
+        (
+            {"verified": None, "silent": 40.2},
+            ["Silent: for 40 s: no frame of the peer's panel arrives over the tunnel"],
+        ),
+    ],
+)
+def test_what_frames_prove_of_a_tunnel_is_described(proof: dict[str, float | None] | None, said: list[str]) -> None:
+    description = describe_link(half_ready(), {Side.PRIMARY: {**seen(), "proof": proof}}, later(300))
+    lines = [" ".join(line.split()) for line in description.splitlines()]
+    assert [line for line in lines if line.startswith(("Verified:", "Silent:"))] == said
+
+
 @pytest.mark.parametrize("far_up", [None, True, False])
 def test_an_end_whose_far_pod_has_set_its_own_down_is_described(far_up: bool | None) -> None:
     description = describe_link(half_ready(), {Side.PRIMARY: seen(far_up=far_up)}, later(300))

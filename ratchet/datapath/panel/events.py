@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import ENOBUFS
 from types import TracebackType
 from typing import Protocol, Self
@@ -49,7 +49,8 @@ class CarrierWatch:
         self._tunnels = tunnels
         with inside(panel.netns):
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        with suppress(PermissionError):  # in a user namespace; lost events are made up for by a look
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
         self._socket.bind((0, RTMGRP_LINK))
         self._seen: dict[int, PanelEndState] = {}
         # The ifindex to which each cable is patched, as last read: by it, the partner of a deleted one is found.

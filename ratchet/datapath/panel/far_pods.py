@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ratchet.core.oam import OamFrame, OamSchedule, OamState, TunnelPeer, decode, encode
+from ratchet.core.observation import Proof
 from ratchet.datapath.panel.carrier import pod_end_is_up, settle_tunnel_carrier
 from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named
 from ratchet.datapath.panel.namespace import Panel
@@ -64,6 +65,14 @@ class FarPods:
                 end = _End(peer, OamState(peer.record, peer.end, since=now))
             end.peer = peer
             self._ends[name] = end
+
+    def proof(self, name: str) -> Proof | None:
+        """What is proven of the tunnel of this name; None if it is none of the ends'. For any thread."""
+        end, now = self._ends.get(name), self._clock()
+        if end is None:
+            return None
+        verified, silent = end.state.verified, end.state.silent_since(now)
+        return Proof(None if verified is None else now - verified, None if silent is None else now - silent)
 
     def wait_seconds(self, most: float) -> float:
         """Seconds until the next frame is due, `most` at most."""
