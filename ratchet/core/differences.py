@@ -17,6 +17,7 @@ from ratchet.core.interface import (
     VethWire,
     VxlanWire,
     Wire,
+    is_panel_wire,
 )
 from ratchet.core.kinds import Wiring
 
@@ -84,6 +85,17 @@ def only_gains_carrier(wire: Wire, observed: Observed | None) -> bool:
     if not isinstance(wire, VxlanWire) or observed is None or not wire.carrier:
         return False
     return not differences(replace(wire, carrier=False), observed)
+
+
+def removes_nothing(wire: Wire, observed: Observed) -> bool:
+    """Whether a build takes neither an interface nor a carrier that is up, and no tunnel, given what exists.
+
+    A cable stays whatever the build does. One without carrier and without tunnel can only gain both.
+    """
+    if is_panel_wire(wire):
+        ends = (one for one in (observed.near, observed.far) if one is not None)
+        return all(one.kind == CABLE and not one.carrier and one.vni is None for one in ends)
+    return only_gains_carrier(wire, observed)
 
 
 def _interface_differences(spec: InterfaceSpec, device: Device | None, kind: str) -> tuple[str, ...]:

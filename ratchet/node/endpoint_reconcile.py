@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from ratchet import datapath
 from ratchet.core import record_updates
-from ratchet.core.differences import differences, only_gains_carrier
+from ratchet.core.differences import differences, only_gains_carrier, removes_nothing
 from ratchet.core.interface import Observed, Wire
 from ratchet.core.plan import (
     AllocateVni,
@@ -143,8 +143,8 @@ class EndpointReconcile:
         """
         match step:
             case Build(wire):
-                exists = progress.observed is not None and progress.observed != Observed(None)
-                return exists and not only_gains_carrier(wire, progress.observed)
+                seen = progress.observed
+                return seen is not None and seen != Observed(None) and not removes_nothing(wire, seen)
             case Wait():
                 is_unwritten = progress.draft == progress.stored
                 return progress.is_connected is True or (progress.has_built and is_unwritten)

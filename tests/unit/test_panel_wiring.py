@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.differences import differences, near_differences
+from ratchet.core.differences import differences, near_differences, removes_nothing
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.interface import CABLE, CableWire, Device, InterfaceSpec, Observed, Parent, PatchWire, VxlanWire, Wire
 from ratchet.core.kinds import Kind, Wiring
@@ -151,6 +151,26 @@ def test_a_difference_of_a_cable_is_named(link: Link, changes: dict[str, Any], s
     wire = wire_at(link)
     assert differences(wire, matching(wire)) == ()
     assert near_differences(wire, matching(wire, **changes)) == said
+
+
+@pytest.mark.parametrize(
+    ("changes", "nothing"),
+    [
+        ({"carrier": False, "vni": None}, True),
+        ({"carrier": True, "vni": None}, False),
+        ({"carrier": False, "vni": 12}, False),
+        ({"carrier": False, "vni": None, "kind": "veth"}, False),
+    ],
+)
+@pytest.mark.parametrize("link", [waiting(), patched(), tunnelled()], ids=["waiting", "patched", "tunnelled"])
+def test_a_build_takes_nothing_from_a_cable_without_carrier_and_tunnel(
+    link: Link, changes: dict[str, Any], nothing: bool
+) -> None:
+    wire = wire_at(link)
+    seen = Observed(matching(wire, **changes).near)
+    assert removes_nothing(wire, seen) is nothing
+    if isinstance(wire, PatchWire):
+        assert not removes_nothing(wire, Observed(seen.near, matching(wire).far)), "the peer's cable has carrier"
 
 
 def test_both_cables_of_a_patch_count() -> None:
