@@ -92,10 +92,12 @@ def removes_nothing(wire: Wire, observed: Observed) -> bool:
 
     A cable stays whatever the build does. One without carrier and without tunnel can only gain both.
     """
-    if is_panel_wire(wire):
-        ends = (one for one in (observed.near, observed.far) if one is not None)
-        return all(one.kind == CABLE and not one.carrier and one.vni is None for one in ends)
-    return only_gains_carrier(wire, observed)
+    if only_gains_carrier(wire, observed):
+        return True
+    if not is_panel_wire(wire):
+        return False
+    ends = (one for one in (observed.near, observed.far) if one is not None)
+    return all(one.kind == CABLE and not one.carrier and one.vni is None for one in ends)
 
 
 def _interface_differences(spec: InterfaceSpec, device: Device | None, kind: str) -> tuple[str, ...]:

@@ -173,6 +173,12 @@ def test_a_build_takes_nothing_from_a_cable_without_carrier_and_tunnel(
         assert not removes_nothing(wire, Observed(seen.near, matching(wire).far)), "the peer's cable has carrier"
 
 
+def test_a_build_that_gives_a_tunnels_cable_its_carrier_takes_nothing() -> None:
+    wire = wire_at(with_ready(tunnelled(), PRIMARY, PAIR))
+    assert removes_nothing(wire, matching(wire, carrier=False))
+    assert not removes_nothing(wire, matching(wire, carrier=False, remote="192.168.1.99"))
+
+
 def test_both_cables_of_a_patch_count() -> None:
     wire = wire_at(patched())
     assert isinstance(wire, PatchWire)
