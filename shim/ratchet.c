@@ -1073,7 +1073,7 @@ static bool restore_panel(const char *path, int64_t until)
     return is_made;
 }
 
-/* Make sure that the panel has its name. A fault is told, and the call goes on. */
+/* Make sure that the panel has its name. A fault is reported on stderr, and the call goes on. */
 static void ensure_panel(void)
 {
     const char *path = panel_path();

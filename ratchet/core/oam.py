@@ -19,7 +19,7 @@ Payload after the EtherType, in network byte order:
 More bytes may follow: padding, or fields of a later version that a reader of this one need not know.
 
 The EtherType is that of protocols with an OUI (IEEE 802, RFC 9542). Ratchet has no registered OUI. This one is "RAT" in
-ASCII and locally administered (0x02 is set in its first octet), so it is nobody's assigned one. The destination is the
+ASCII and locally administered (0x02 is set in its first octet), so no vendor has it. The destination is the
 group address of the same octets (0x01 is set too).
 
 Nothing is signed: who can read the record and send through the tunnel can forge a frame.

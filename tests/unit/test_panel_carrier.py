@@ -1,4 +1,4 @@
-"""The carrier of cables: which panel ends are up, and every order in which pods and those who settle a patch act."""
+"""The carrier of cables: which panel ends are up, and every order of pods, a pass and the watch."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def is_right(world: World) -> bool:
 
 
 def faults(start: World) -> Iterator[World]:
-    """The worlds in which nobody has anything left to do and the carrier is wrong. Searches all orders."""
+    """The worlds at rest in which the carrier is wrong. Searches all orders."""
     seen, waiting = {start}, [start]
     while waiting:
         world = waiting.pop()

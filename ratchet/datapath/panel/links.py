@@ -1,7 +1,7 @@
 """Links in panel wiring: observe, create, change and remove what the panel and the pods have of a link.
 
 As `datapath.links`, for wires whose interface in the pod is a cable. A call makes this end's cable only. Of a patch, it
-corrects the other end's cable in place and patches both directions, because without an agent nobody else would.
+corrects the other end's cable in place and patches both directions, because without an agent no other process does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ratchet.datapath.panel.cables import (
 )
 from ratchet.datapath.panel.carrier import lower_partner, set_carrier, settle_carriers, settle_tunnel_carrier
 from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named
-from ratchet.datapath.panel.made import made_patch, made_with_tunnel, with_carrier
+from ratchet.datapath.panel.made import made_patch, made_with_tunnel, with_carrier, with_tunnel
 from ratchet.datapath.panel.namespace import open_panel
 from ratchet.datapath.panel.patches import observe_patch, remove_patch, set_patch
 from ratchet.datapath.panel.tunnel_state import note_complete, note_observed, tunnel_state
@@ -183,19 +183,8 @@ def _tunnelled(link: _OpenLink, wire: VxlanWire, cable: ObservedCable) -> Device
     at = link.near.panel.cookie, tunnel.index, wire.link
     if wired:
         note_observed(*at, wire.carrier)
-    return replace(
-        cable.device,
-        wired=wired,
-        far_up=tunnel_state(*at).far_up,
-        vni=tunnel.vni,
-        remote=tunnel.remote,
-        local=tunnel.local,
-        port=tunnel.port,
-        parent_index=tunnel.parent_index,
-        entries=tunnel.entries,
-        options=tunnel.options,
-        guarded=tunnel.guarded,
-    )
+    device = with_tunnel(cable.device, tunnel, tunnel_state(*at).far_up, wired=wired)
+    return replace(device, entries=tunnel.entries, guarded=tunnel.guarded)
 
 
 def _patched(cable: OpenCable, seen: ObservedCable, other: ObservedCable | None = None) -> Device | None:

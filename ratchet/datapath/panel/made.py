@@ -1,4 +1,4 @@
-"""The observation of cables that a call has just patched: what it made or ensured in the panel is not read back."""
+"""Observations of cables, without reading back what a call has just made or ensured in the panel."""
 
 from __future__ import annotations
 
@@ -28,10 +28,16 @@ def made_with_tunnel(cable: OpenCable, seen: ObservedCable) -> Device | None:
     tunnel = panel_tunnel(cable)
     if seen.device is None or seen.end is None or tunnel is None:
         return seen.device
+    far_up = tunnel_state(cable.panel.cookie, tunnel.index, cable.link).far_up
+    return with_tunnel(seen.device, tunnel, far_up, wired=seen.in_order and tunnel.up)
+
+
+def with_tunnel(cable: Device, tunnel: Device, far_up: bool | None, *, wired: bool) -> Device:
+    """The device of a cable with the parameters of its tunnel, except the guard and the forwarding entries."""
     return replace(
-        seen.device,
-        wired=seen.in_order and tunnel.up,
-        far_up=tunnel_state(cable.panel.cookie, tunnel.index, cable.link).far_up,
+        cable,
+        wired=wired,
+        far_up=far_up,
         vni=tunnel.vni,
         remote=tunnel.remote,
         local=tunnel.local,
