@@ -99,6 +99,7 @@ def test_a_failed_query_does_not_hide_the_end_of_the_other_agent() -> None:
         "at": None,
         **nothing,
         "fault": "cannot ask the agent of node-b: why",
+        "proof": None,
     }
 
 
