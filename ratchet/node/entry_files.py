@@ -71,6 +71,15 @@ class EntryFiles:
     def exists(self, attachment: Attachment) -> bool:
         return (self._folder / attachment.file_name).exists()
 
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name. Raises OSError if that is unknown, also without the folder."""
+        try:
+            (self._folder / name).stat()
+        except FileNotFoundError:
+            self._folder.stat()
+            return False
+        return True
+
     def version(self, name: str) -> Version | None:
         """The version of a file; None if there is none."""
         try:

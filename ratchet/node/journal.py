@@ -291,5 +291,5 @@ class Journal:
         self._purged = now
         oldest = time.time() - TOMBSTONE_SECONDS
         self._files.remove_partial(oldest)
-        self.slots.remove_stale(oldest, lambda name: self._files.version(name) is not None)
+        self.slots.remove_stale(oldest, self._files.has)
         self._tombstones.purge()

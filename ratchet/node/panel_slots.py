@@ -71,7 +71,10 @@ class PanelSlots:
         try:
             path.symlink_to(name)
         except FileExistsError:
-            return str(path.readlink()) == name
+            try:
+                return str(path.readlink()) == name
+            except FileNotFoundError:  # freed meanwhile: another group is free as well
+                return False
         return True
 
     def _path(self, group: int) -> Path:

@@ -15,6 +15,7 @@ from ratchet.core.panel import PANEL_PATH, PanelSlot, attachment_groups
 from ratchet.core.schemas import PANEL_SCHEMA
 from ratchet.errors import RatchetError
 from ratchet.node.entries import decode_entry, encode_entry
+from ratchet.node.entry_files import EntryFiles
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.node.panel_slots import PanelSlots
 from tests.support.links import joined, own
@@ -98,6 +99,33 @@ def test_the_group_of_an_add_that_was_killed_is_freed_later(tmp_path: Path) -> N
             os.utime(tmp_path / "panel" / f"{slot.group:x}", (1, 1), follow_symlinks=False)
     slots.remove_stale(2, lambda name: name == held.file_name)
     assert sorted(groups(tmp_path / "panel").values()) == sorted([held.file_name, new.file_name])
+
+
+def test_no_group_is_freed_while_it_is_unknown_whether_its_entry_exists(tmp_path: Path) -> None:
+    slots = PanelSlots(tmp_path / "panel", PANEL_PATH)
+    slot = slots.claim(ONE)
+    os.utime(tmp_path / "panel" / f"{slot.group:x}", (1, 1), follow_symlinks=False)
+    files = EntryFiles(tmp_path / "sandboxes", tmp_path / "unreadable")
+    slots.remove_stale(2, files.has)
+    assert groups(tmp_path / "panel") == {slot.group: ONE.file_name}, "the folder of the entries is missing"
+    (tmp_path / "sandboxes").mkdir()
+    slots.remove_stale(2, files.has)
+    assert groups(tmp_path / "panel") == {}
+
+
+def test_a_group_that_is_freed_during_a_claim_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slots = PanelSlots(tmp_path / "panel", PANEL_PATH)
+    first, second = (group for group, _ in zip(attachment_groups(ONE.file_name), range(2), strict=False))
+    (tmp_path / "panel").mkdir()
+    (tmp_path / "panel" / f"{first:x}").symlink_to("another")
+    read = Path.readlink
+
+    def freed(path: Path) -> Path:
+        path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(Path, "readlink", freed)
+    assert slots.claim(ONE).group == second
 
 
 def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from errno import ENODEV
 
 from ratchet.core.interface import FRAGMENTED_MTU_MAX, Device, InterfaceSpec, VxlanWire, tunnel_mtu
 from ratchet.core.kinds import Wiring
@@ -23,6 +24,7 @@ from ratchet.datapath.parse import links_of, read_link
 from ratchet.datapath.pod_netns import OpenPod
 from ratchet.datapath.rtnetlink import Channel
 from ratchet.datapath.vxlan import ensure_tunnel, make_tunnel, observe_tunnel
+from ratchet.errors import DatapathError
 
 
 def in_panel(wire: VxlanWire, slot: PanelSlot) -> VxlanWire:
@@ -38,9 +40,18 @@ def in_panel(wire: VxlanWire, slot: PanelSlot) -> VxlanWire:
 
 
 def tunnel_named(channel: Channel, ifname: str) -> Device | None:
-    """A tunnel of the panel with its parameters; None if there is none. `channel` is in the panel."""
+    """A tunnel of the panel with its parameters; None if there is none. `channel` is in the panel.
+
+    Raises DatapathError if the kernel does not tell.
+    """
     (answer,) = channel.exchange(messages.link_named(ifname))
-    return read_link(answer.messages[0]).device if answer.refusal is None else None
+    if answer.refusal is None:
+        return read_link(answer.messages[0]).device
+    if answer.refusal.errno == ENODEV:
+        return None
+    raise DatapathError(
+        f"cannot read tunnel {ifname} of the patch panel: {answer.refusal.strerror}"
+    ) from answer.refusal
 
 
 def panel_tunnel(cable: OpenCable) -> Device | None:

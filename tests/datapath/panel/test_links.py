@@ -17,6 +17,7 @@ from ratchet.datapath.panel.cables import cables_of
 from ratchet.datapath.panel.leftovers import sweep
 from ratchet.datapath.panel.namespace import Panel
 from ratchet.datapath.panel.patches import set_patch
+from ratchet.datapath.panel.tunnels import tunnel_named
 from ratchet.datapath.rtnetlink import Channel
 from ratchet.dev.testbed import wait_for
 from ratchet.errors import DatapathError, ForeignInterfaceError, NamespaceGoneError, VniInUseError
@@ -351,3 +352,10 @@ def test_a_peer_whose_cable_goes_meanwhile_is_waited_for(
     monkeypatch.setattr("ratchet.datapath.panel.links.set_patch", set_patch_after_removal)
     pods.run("panel", "tc", "qdisc", "del", "dev", panels_end(wire), "clsact")
     assert build(wire).far is None
+
+
+def test_a_tunnel_that_the_kernel_does_not_show_is_not_missing(panel: Panel) -> None:
+    with Channel(panel.netns) as channel:
+        assert tunnel_named(channel, "t00000-1") is None
+        with pytest.raises(DatapathError, match=r"cannot read tunnel .* of the patch panel"):
+            tunnel_named(channel, "a-name-that-is-too-long")
