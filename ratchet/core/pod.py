@@ -62,8 +62,10 @@ class Pod:
     """A pod of the API, with the fields that Ratchet reads. `node` is empty until the pod is scheduled.
 
     `gates` are the types of its readiness gates (`spec.readinessGates`). `host_network`: it has no network namespace of
-    its own, so the runtime calls no CNI plugin for it. A pod whose list of links is `withheld` has an invalid
-    declaration, and its annotation is left out. `list_memory` are the most bytes that the list takes once read.
+    its own, so the runtime calls no CNI plugin for it. `networked` is when its sandbox got its network (condition
+    PodReadyToStartContainers); None if it has none, or if the kubelet does not report it. A pod whose list of links is
+    `withheld` has an invalid declaration, and its annotation is left out. `list_memory` are the most bytes that the
+    list takes once read.
     """
 
     ref: PodRef
@@ -75,6 +77,7 @@ class Pod:
     created: datetime | None = None
     gates: tuple[str, ...] = ()
     host_network: bool = False
+    networked: datetime | None = None
     withheld: WithheldLinks | None = None
     list_memory: int = field(init=False, compare=False, repr=False)
 

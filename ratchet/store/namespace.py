@@ -219,7 +219,12 @@ class NamespaceCache:
     def _change_pod(self, name: str, after: Pod | None) -> set[str]:
         self._intents.drop_results()
         before = self._pods.get(name)
-        if before is not None and after is not None and _declares_alike(before, after):
+        if (
+            before is not None
+            and after is not None
+            and _declares_alike(before, after)
+            and not self._has_namesake(after)
+        ):
             self._pods.put(after)
             return set()
         names = {one for pod in (before, after) if pod is not None for one in names_of(pod)}
@@ -230,6 +235,10 @@ class NamespaceCache:
             self._pods.remove(name)
         self._intents.pod_changed(name)
         return concerned | self._intents.dependents(names) | {name}
+
+    def _has_namesake(self, pod: Pod) -> bool:
+        """Whether another pod shares a name. Their states can decide which of them has it."""
+        return any(len(self._pods.called(name)) > 1 for name in names_of(pod))
 
     def _note_others(self, before: Topology | None, *, gone: bool) -> None:
         """Note the change of a topology if it is not kept, or if it stands for those that are not."""
@@ -282,7 +291,8 @@ class TopologyCache:
 
 
 def _declares_alike(before: Pod, after: Pod) -> bool:
-    """Whether a change of a pod does not affect links: of its node, its gates, or its phase while it runs."""
+    """Whether a change of a pod without namesake does not affect links: of its node, gates, or state while it runs."""
     if (before.deleting, before.finished) != (after.deleting, after.finished):
         return False
-    return replace(before, node=after.node, phase=after.phase, gates=after.gates) == after
+    states = replace(before, node=after.node, phase=after.phase, gates=after.gates, networked=after.networked)
+    return states == after

@@ -31,6 +31,7 @@ from ratchet.store.pods import PodChange
 from ratchet.store.store import ApiStore
 from ratchet.store.topologies import TopologyChange
 from ratchet.store.vni import VniAllocator
+from tests.support.links import NOW
 
 
 def link(version: str, name: str = "l", ifname: str = "in1") -> Link:
@@ -289,6 +290,21 @@ def test_the_wanted_links_follow_the_pods() -> None:
     cache.apply(PodChange(declaring("a"), gone=True))
     assert links_of(cache, declaring("c")) == ["ns.a.in2.c.in1"]
     assert concerned == [{"a"}, {"c"}, {"a", "c"}, set(), {"a", "c"}]
+
+
+def test_the_state_of_a_pod_concerns_the_pods_that_share_its_name() -> None:
+    concerned: list[Collection[str]] = []
+    cache = NamespaceCache(concerned.append)
+    labels = {**declaring("a").labels, "ratchet.pod_name": "a"}
+    old, new = (Pod(PodRef("ns", name, name), labels, created=NOW) for name in ("a-2", "a-1"))
+    for one in (Pod(PodRef("ns", "b", "1"), {"ratchet": "true"}), old, new):
+        cache.apply(PodChange(one, gone=False))
+    assert cache.wanted_for(new, ETH0).superseding(new) == old
+    concerned.clear()
+    runs = replace(old, phase="Running", networked=NOW)
+    assert cache.apply(PodChange(runs, gone=False))
+    assert concerned == [{"b", "a-1", "a-2"}]
+    assert cache.wanted_for(new, ETH0).superseding(new) is None
 
 
 def test_the_first_lists_of_a_namespace_concern_all_its_pods() -> None:

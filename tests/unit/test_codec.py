@@ -409,8 +409,13 @@ def test_a_pod_is_decoded_with_the_fields_that_ratchet_uses() -> None:
     assert decode_pod(bare) == Pod(ref, created=NOW)
     labels, annotations = {"ratchet": "true", "ratchet.wait": "1"}, {"ratchet.links": "[]"}
     more = {"labels": labels, "annotations": annotations, "deletionTimestamp": "2026-03-04T05:06:07Z"}
-    seen = {"metadata": metadata | more, "spec": {"nodeName": "n"}, "status": {"phase": "Running"}}
-    assert decode_pod(seen) == Pod(ref, labels, annotations, "n", "Running", deleting=True, created=NOW)
+    conditions = [{"type": "Ready", "status": "False"}, {"type": "PodReadyToStartContainers", "status": "True"}]
+    conditions[1]["lastTransitionTime"] = "2026-03-04T05:06:08Z"
+    status = {"phase": "Running", "conditions": conditions}
+    expected = Pod(ref, labels, annotations, "n", "Running", True, NOW, networked=later(1))
+    assert decode_pod({"metadata": metadata | more, "spec": {"nodeName": "n"}, "status": status}) == expected
+    conditions[1]["status"] = "False"
+    assert decode_pod({"metadata": metadata, "status": {"conditions": conditions}}) == Pod(ref, created=NOW)
 
 
 def test_a_decoded_pod_has_only_the_labels_and_annotations_of_ratchet() -> None:

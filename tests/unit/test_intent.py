@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from ipaddress import ip_interface
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -270,6 +271,31 @@ def test_the_newest_pod_of_a_name_is_the_pair() -> None:
     wanted = wanted_links([primary_pod("a", "b"), new, old])
     assert wanted.links[0].pair == new
     assert wanted.ends_of(old) == ()
+
+
+RUNS, WAITS = {"phase": "Running", "networked": NOW}, {"phase": "Pending"}
+
+
+@pytest.mark.parametrize(
+    ("other", "newest"),
+    [
+        (RUNS, WAITS),
+        ({"phase": "Running"}, WAITS),  # a kubelet before 1.29 reports no condition
+        ({"phase": "Pending", "networked": NOW}, WAITS),
+        (RUNS, {"phase": "Running", "networked": NOW + timedelta(seconds=1)}),
+        ({**WAITS, "deleting": True}, RUNS),
+        ({**WAITS, "created": NOW - timedelta(seconds=1)}, RUNS),
+    ],
+)
+@pytest.mark.parametrize("names", [("b-1", "b-2"), ("b-2", "b-1")])
+def test_a_rollout_within_a_second_of_the_first_start_gets_the_name(
+    other: dict[str, Any], newest: dict[str, Any], names: tuple[str, str]
+) -> None:
+    old, new = (replace(pod(name, pod_name="b"), **state) for name, state in zip(names, (other, newest), strict=True))
+    for pods in ([old, new], [new, old]):
+        wanted = wanted_links([primary_pod("a", "b"), *pods])
+        assert wanted.links[0].pair == new
+        assert wanted.superseding(old) == new
 
 
 def test_a_recreated_pod_has_the_link_and_the_former_pod_has_none() -> None:

@@ -55,7 +55,7 @@ pods = st.builds(
     st.lists(items, max_size=3),
     st.just({}) | labelled,
     st.integers(0, 2),
-    st.sampled_from(["Running", "Running", "Running", "Failed"]),
+    st.sampled_from(["Running", "Running", "Pending", "Failed"]),
 )
 texts = st.lists(lines, max_size=4).map(json.dumps) | st.sampled_from(["{a", "{} # b", "- endpoints: [a:in1]"])
 topologies = st.builds(lambda name, text: Topology("ns", name, text), st.sampled_from(["lab", "more"]), texts)

@@ -19,6 +19,7 @@ WAIT = "ratchet.wait"
 WAIT_MAX_SECONDS = 150.0
 _SECONDS = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3})?")
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_NOT_YET = datetime.max.replace(tzinfo=UTC)
 
 
 def setting(pod: Pod, key: str) -> str | None:
@@ -125,5 +126,12 @@ def _holder(name: str, pods: Iterable[Pod]) -> Pod | None:
     return holders(pod for pod in _called(name, pods) if asks_for_links(pod) and not pod.finished).get(name)
 
 
-def _precedence(pod: Pod) -> tuple[bool, tuple[datetime, str, str]]:
-    return (not pod.deleting, seniority(pod))
+def _precedence(pod: Pod) -> tuple[bool, datetime, datetime, str, str]:
+    """Sort key of pods that share a name, its holder last.
+
+    The API gives creation times in seconds. A fast rollout creates two pods within one, so the sandboxes decide: the
+    pod that waits for its network is newer than the one that has it.
+    """
+    created, name, uid = seniority(pod)
+    networked = pod.networked or (_NOT_YET if pod.phase == "Pending" else _LONG_AGO)
+    return (not pod.deleting, created, networked, name, uid)

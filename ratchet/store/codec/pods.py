@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from ratchet.core.escape import excerpt
@@ -24,6 +25,7 @@ _SETTING_MAX = 1024
 _TOO_LONG = "\u2026"
 # Unknown settings that are kept of a pod. They are only named in the log.
 _UNKNOWN_MAX = 16
+_NETWORKED = "PodReadyToStartContainers"  # kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle; since 1.29
 _MIRROR_MAX = 128  # characters; the kubelet's own are 32 or 36
 
 
@@ -45,6 +47,7 @@ def decode_pod(pod: Mapping[str, Any]) -> Pod:
         created=decode_time(metadata.get("creationTimestamp")),
         gates=_gates(spec),
         host_network=bool(spec.get("hostNetwork")),
+        networked=_networked(pod),
     )
     return with_bounded_links(decoded) if is_eligible(decoded) else _without_list(decoded)
 
@@ -97,6 +100,13 @@ def _ref(metadata: Mapping[str, Any]) -> PodRef:
 
 def _phase(pod: Mapping[str, Any]) -> str:
     return shared_text((pod.get("status") or {}).get("phase") or "Pending")
+
+
+def _networked(pod: Mapping[str, Any]) -> datetime | None:
+    for condition in (pod.get("status") or {}).get("conditions") or ():
+        if condition.get("type") == _NETWORKED and condition.get("status") == "True":
+            return decode_time(condition.get("lastTransitionTime"))
+    return None
 
 
 def _settings(texts: Mapping[str, str]) -> Mapping[str, str]:
