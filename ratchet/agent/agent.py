@@ -18,6 +18,7 @@ from ratchet.agent.carrier import CarrierFollower
 from ratchet.agent.changes import ChangeHandler
 from ratchet.agent.controller import LinkController
 from ratchet.agent.failures import EndFailures
+from ratchet.agent.handover import Handover
 from ratchet.agent.health import AgentHealth
 from ratchet.agent.heartbeat import Heartbeat
 from ratchet.agent.http import PROBE_LIMITS, PUBLIC_LIMITS, HttpServer
@@ -251,12 +252,11 @@ class Agent:
 
     def _make_workers(self) -> Workers:
         store = self._store.patient(WORKER_PATIENCE_SECONDS)
-        membership = Membership(self._journal, store, self._announcer, self._service, self._queue)
+        node, journal, underlays = self._settings.node_name, self._journal, self._underlays
+        handover = Handover(node, store, underlays)
+        membership = Membership(journal, store, self._announcer, self._service, self._queue, handover)
         controller = LinkController(
-            self._settings.node_name,
-            self._journal,
-            store,
-            self._underlays,
+            *(node, journal, store, underlays),
             EndFailures(store, self._journal, self._announcer),
             self._service,
             membership,

@@ -162,7 +162,7 @@ class LinkController:
 
     def _is_verified(self, attempt: Attempt, record: Link, underlay: Underlay) -> bool:
         """Whether the end was verified to be up, usually by a call, and nothing has changed since."""
-        joined = record.sandbox(attempt.side) == attempt.sandbox
+        joined = record.sandbox(attempt.side) == attempt.sandbox and not attempt.edits(record)
         return joined and self.verified.is_current(record, attempt.side, underlay)
 
     def _remove_unrecorded(self, entry: SandboxEntry, end: HeldEnd) -> None:
@@ -185,7 +185,7 @@ class LinkController:
 def _attempt(entry: SandboxEntry, end: HeldEnd, underlay: Underlay) -> Attempt:
     assert entry.pod is not None  # noqa: S101  # an entry with ends has a pod
     sandbox = underlay.sandbox(entry.attachment.container_id, entry.pod, entry.netns, entry.cookie)
-    return Attempt(end.wanted, end.side, sandbox, end.index, lasting=True, slot=entry.slot)
+    return Attempt(end.wanted, end.side, sandbox, end.index, lasting=True, slot=entry.slot, live=end.live)
 
 
 def _exists(entry: SandboxEntry, end: HeldEnd) -> bool:

@@ -43,7 +43,7 @@ class LostPeers:
             peer, key = record.sandbox(side.other), (link, side.other)
             if peer is None or not self.nodes.is_lost(peer.node):
                 self._marked.pop(key, None)
-            elif record.is_ready(side.other) and self._marked.get(key) != peer.container_id:
+            elif record.is_connected(side.other) and self._marked.get(key) != peer.container_id:
                 with self.journal.lock(link):
                     RecordWriter(self.store).mark_lost(link, peer.container_id, f"node {peer.node} is lost")
                 self._marked[key] = peer.container_id

@@ -1,7 +1,8 @@
 """The membership of running pods in links: which ends the sandboxes of this node have.
 
 A pod's own declarations are fixed when it starts. The declarations of others are followed while it runs: their links
-are taken, and undeclared links are removed. A new link takes an interface only after the old link's end is removed.
+are taken, and undeclared links are removed once the peer has left. Those of topologies are removed at once, and their
+edits are followed (`edits`). A new link takes an interface only after the old link's end is removed.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ratchet.agent.announce import Announcer
+from ratchet.agent.edits import all_followed, has_peer, is_kept, replaced
 from ratchet.agent.events import Reason
+from ratchet.agent.handover import Handover
 from ratchet.agent.liveness import Calls
 from ratchet.agent.queue import ReconcileQueue
-from ratchet.core.drift import edits, wants_restart
+from ratchet.core.drift import edits
 from ratchet.core.intent import WantedLink, meant_name, names_every_pod, names_of
-from ratchet.core.model import Link, Side
+from ratchet.core.model import Side
 from ratchet.core.pod import Pod, PodRef
 from ratchet.errors import InvalidIntentError
 from ratchet.node.attach import OwnEnd, held_ends
@@ -38,8 +41,9 @@ class Membership:
     announcer: Announcer
     calls: Calls
     queue: ReconcileQueue
-    # Ends whose link seems undeclared, each with its pod. An end is removed once its peer has left. Only the worker
-    # that has the link decides that: another one might remove the end from the record while that worker joins it.
+    handover: Handover
+    # Ends whose link seems undeclared, each with its pod. Only the worker that has the link removes them: another one
+    # might remove an end from the record while that worker joins it.
     _undeclared: dict[tuple[Attachment, str], Pod] = field(default_factory=dict)
     # Pods of which it was reported that a newer pod has their name, by namespace and own name: both pods.
     _reported_names: dict[tuple[str, str], tuple[PodRef, PodRef]] = field(default_factory=dict)
@@ -61,10 +65,10 @@ class Membership:
                 self._reconcile_sandbox(entry, pod)
 
     def may_remove(self, entry: SandboxEntry, end: HeldEnd) -> bool:
-        """Whether the end's link seems undeclared and, by the cache, its peer has left (`remove_undeclared`)."""
+        """Whether the end's link seems undeclared and, by the cache, no peer keeps it (`remove_undeclared`)."""
         if (entry.attachment, end.link) not in self._undeclared:
             return False
-        return not _has_peer(self.store.links.cache.get(end.link), entry)
+        return not is_kept(end, self.store.links.cache.get(end.link), entry)
 
     def forget(self, link: str) -> None:
         """Forget a link of which this node no longer has an end."""
@@ -81,6 +85,7 @@ class Membership:
         lacking = [(one, side) for one, side in own if id(one) not in held and one.is_declared_by_others(pod)]
         if self._may_take(entry, pod, lacking, wanted.namespace_links):
             self._take(entry, pod, lacking)
+        entry = self._follow_edits(entry, by_record)
         self._announce_edits(entry, pod, by_record, wanted.refused.get(pod.ref.uid))
         newer = wanted.superseding(pod)
         self._report_name(pod, newer)
@@ -93,6 +98,19 @@ class Membership:
                 self._undeclared.pop((entry.attachment, end.link), None)
         if not own and not entry.ends:
             self.announcer.condition(pod, False, "WaitingForPeer", "no pod names it as its pair")
+
+    def _follow_edits(self, entry: SandboxEntry, by_record: Mapping[str, WantedLink]) -> SandboxEntry:
+        """Change the declarations of the sandbox's ends as edited, and queue their links. Returns the entry now."""
+        before = {end.link: end.wanted for end in entry.ends}
+        if all_followed(entry.ends, by_record) == entry.ends:
+            return entry
+        self.journal.change_ends(entry.attachment, lambda ends: all_followed(ends, by_record))
+        current = self.journal.read(entry.attachment) or entry
+        for end in current.ends:
+            if before.get(end.link, end.wanted) != end.wanted:
+                log.info("link edited link=%s pod=%s interface=%s", end.link, entry.pod, end.ifname)
+                self.queue.enqueue_link(end.link)
+        return current
 
     # Taking
 
@@ -121,7 +139,7 @@ class Membership:
         holders = {one.ifname: one for one in current.ends} if current is not None else {}
         for end in wanted:
             holder = holders.get(end.ifname)
-            if holder is not None and holder.link != end.link:
+            if holder is not None and holder.link != end.link and not holder.live:
                 text = f"link {end.link} wants a restart of pod {pod.ref}: {end.ifname} belongs to link {holder.link}"
                 self.announcer.event(pod.ref, Reason.WANTS_RESTART, text, end.ifname)
 
@@ -145,7 +163,7 @@ class Membership:
         return [end for end in entry.ends if self._why_removed(end, by_record) is not None]
 
     def _why_removed(self, end: HeldEnd, by_record: Mapping[str, WantedLink]) -> str | None:
-        """Why an end without a peer is removed; None if it stays. `by_record`: the wanted links of the pod.
+        """Why an end that no peer keeps is removed; None if it stays. `by_record`: the wanted links of the pod.
 
         A link that the pod itself declared when it started is never undeclared, but its record can have another name:
         two nodes that learn of a new record format at different times can create a record each.
@@ -160,16 +178,17 @@ class Membership:
         return None if name == end.link else f"the link is recorded as {name}"
 
     def remove_undeclared(self, entry: SandboxEntry, end: HeldEnd) -> None:
-        """Remove an end whose peer has left and whose link is undeclared, both as read from the API now."""
+        """Remove an end that no peer keeps and whose link is undeclared, both as read from the API now."""
         pod = self._undeclared.get((entry.attachment, end.link))
-        if pod is None or _has_peer(self.store.links.get(end.link), entry):
+        if pod is None or is_kept(end, self.store.links.get(end.link), entry):
             return
         own = self._declared_now(entry, end, pod)
         if own is not None and (reason := self._why_removed(end, _by_record(own))) is not None:
             renamed = self._renamed(end, own)
             # The pod's own declaration holds while it runs: such an end moves, and only to a record that exists.
             if not end.declared or (renamed is not None and self.store.links.get(renamed.link) is not None):
-                self._remove_end(entry, end, reason, renamed)
+                heir = None if renamed is not None else self.handover.successor(entry, end, pod, own)
+                self._remove_end(entry, end, reason, renamed, heir)
         self._undeclared.pop((entry.attachment, end.link), None)
 
     def _renamed(self, end: HeldEnd, own: Iterable[OwnEnd]) -> HeldEnd | None:
@@ -184,18 +203,33 @@ class Membership:
         wanted = replace(end.wanted, name=recorded.name, schema=recorded.schema, wiring=recorded.wiring)
         return replace(end, wanted=wanted)
 
-    def _remove_end(self, entry: SandboxEntry, end: HeldEnd, reason: str, renamed: HeldEnd | None = None) -> None:
-        """Remove an end's interface, and the end from its record. `renamed` replaces it in the journal."""
+    def _remove_end(
+        self,
+        entry: SandboxEntry,
+        end: HeldEnd,
+        reason: str,
+        renamed: HeldEnd | None = None,
+        heir: HeldEnd | None = None,
+    ) -> None:
+        """Remove an end's interface, and the end from its record. `renamed` replaces it in the journal.
+
+        `heir` does too, and the interface stays for it.
+        """
         container_id = entry.attachment.container_id
         with self.journal.lock(end.link):
-            if _has_peer(self.store.links.get(end.link), entry) or not self.journal.still_wants(entry, end):
+            record = self.store.links.get(end.link)
+            kept = has_peer(record, entry) if renamed is not None else is_kept(end, record, entry)
+            if kept or not self.journal.still_wants(entry, end):
                 return
-            take_down(self.journal, container_id, entry.location(end), end.ifname, end.link)
+            if heir is not None:
+                self.handover.rewire(entry, end, heir)
+            else:
+                take_down(self.journal, container_id, entry.location(end), end.ifname, end.link)
             RecordWriter(self.store).leave(end.link, container_id, reason)
-            self.journal.change_ends(entry.attachment, lambda ends: _replaced(ends, end, renamed))
+            self.journal.change_ends(entry.attachment, lambda ends: replaced(ends, end, renamed or heir))
         log.info('link removed link=%s pod=%s reason="%s"', end.link, entry.pod, reason)
-        if renamed is not None:
-            self.queue.enqueue_link(renamed.link)
+        if (new := renamed or heir) is not None:
+            self.queue.enqueue_link(new.link)
         if entry.pod is not None:
             self.queue.enqueue_pod(entry.pod.namespace, entry.pod.name)  # another link may wait for the interface
 
@@ -249,23 +283,11 @@ class Membership:
             if record is None or not record.holds(Side.PRIMARY, entry.attachment.container_id):
                 continue
             wanted = by_record.get(end.link)
-            if words := edits(record, wanted, refusal):
-                text = f"link {end.link} {wants_restart(record, words)}"
+            found = edits(record, wanted, refusal)
+            follows = end.live and refusal is None and (wanted is None or found.live)
+            if found and not follows:
+                text = f"link {end.link} {found.text(record)}"
                 self.announcer.event(pod.ref, Reason.WANTS_RESTART, text, end.ifname)
-
-
-def _has_peer(record: Link | None, entry: SandboxEntry) -> bool:
-    """Whether the record has the other end. The peer's declarations are fixed until it ends."""
-    if record is None:
-        return False
-    side = record.side_of(entry.attachment.container_id)
-    return any(record.sandbox(one) is not None for one in ([side.other] if side is not None else Side))
-
-
-def _replaced(ends: Iterable[HeldEnd], old: HeldEnd, new: HeldEnd | None) -> tuple[HeldEnd, ...]:
-    """A sandbox's ends with `old` replaced by `new`, or removed if `new` is None."""
-    kept = tuple(one for one in ends if one.link != old.link)
-    return kept if new is None or any(one.link == new.link for one in kept) else (*kept, new)
 
 
 def _by_record(own: Iterable[OwnEnd]) -> dict[str, WantedLink]:

@@ -15,7 +15,7 @@ from ratchet.agent.events import Reason
 from ratchet.agent.liveness import Calls, HeldEnds, SandboxLiveness
 from ratchet.agent.metrics import Metrics
 from ratchet.core.intent import absence
-from ratchet.core.model import Link, State
+from ratchet.core.model import Link, Side, State
 from ratchet.core.state_machine import derive
 from ratchet.node.journal import HeldEnd, Journal, SandboxEntry, since_boot
 from ratchet.store.cached_store import CachedStore
@@ -58,7 +58,7 @@ class LinkStatus:
             if entry.pod is None or self.calls.is_adding(container_id) or self._is_over(entry, end):
                 continue
             joined = record is not None and record.side_of(container_id) is not None
-            linked = record is not None and joined and derive(record) is State.LINKED
+            linked = record is not None and joined and _is_linked(record, before=before.get(container_id, False))
             reported[container_id] = linked
             first = container_id not in before
             if before.get(container_id) is not linked and not (first and linked and entry.began < self.since):
@@ -123,6 +123,11 @@ class LinkStatus:
             self.announcer.condition(pod, False, "WaitingForPeer", f"not linked: {_some_of(waiting)}")
         else:
             self.announcer.condition(pod, True, "Linked", f"all {len(entry.ends)} links are ready")
+
+
+def _is_linked(record: Link, *, before: bool) -> bool:
+    """Whether a link counts as linked. One that was linked `before` still does while its ends follow an edit."""
+    return derive(record) is State.LINKED or (before and all(record.is_connected(side) for side in Side))
 
 
 def _loss_reason(record: Link | None, container_id: str) -> str:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ratchet.cli.link_table import age, table
+from ratchet.core.drift import Edits
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.escape import escape_unprintable
 from ratchet.core.fragments import outer_packets
@@ -27,9 +28,10 @@ _LEFT_OUT = frozenset(
     {"index", "ours", "wired", "given", "parent_index", "carrier_fixed", "entries", "options", "brought_up", "far_up"}
 )
 _NOTHING = "-"
+NO_EDITS = Edits()
 
 
-def describe_link(link: Link, observations: Mapping[Side, Json], now: datetime, edits: tuple[str, ...] = ()) -> str:
+def describe_link(link: Link, observations: Mapping[Side, Json], now: datetime, edits: Edits = NO_EDITS) -> str:
     """The description of a link.
 
     `observations`: from the agents of its ends (JSON of `core.observation.Observation`). `edits`: the differences
@@ -65,13 +67,16 @@ def _observed_generation(link: Link) -> str:
     return f", and it is still made as of {made}" if made not in (None, link.generation) else ""
 
 
-def _edited(link: Link, edits: tuple[str, ...]) -> Fields:
+def _edited(link: Link, edits: Edits) -> Fields:
     if not edits or link.primary.sandbox is None:
         return []
-    return [
-        ("Wants a restart", f"of pod {link.primary.sandbox.pod}: {edits[0]}"),
-        *(("", words) for words in edits[1:]),
-    ]
+    first, *others = edits.words
+    if edits.live:
+        return [
+            ("Edited", f"the agent of node {link.primary.sandbox.node} applies {first}"),
+            *(("", one) for one in others),
+        ]
+    return [("Wants a restart", f"of pod {link.primary.sandbox.pod}: {first}"), *(("", one) for one in others)]
 
 
 def _end(link: Link, side: Side, observation: Json | None) -> Iterator[str]:

@@ -72,7 +72,8 @@ def diagram_of(wanted: Wanted, records: Mapping[str, Link] | None, pods: Collect
             edges.append(Edge(one.link.name, near, far, None if records is None else State.PENDING))
         else:
             vni = record.vni if record.kind is Kind.VXLAN else None
-            edited = bool(edits(record, one))
+            found = edits(record, one)
+            edited = bool(found) and not found.live
             failed = any(record.end(side).error for side in Side)
             edges.append(Edge(one.link.name, near, far, derive(record), record.kind, vni, edited, failed))
     nodes = {

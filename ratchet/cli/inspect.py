@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ratchet.cli.cluster import add_cluster_options, chosen_namespace, records_of
-from ratchet.cli.describe import describe_link
+from ratchet.cli.describe import NO_EDITS, describe_link
 from ratchet.cli.links import link_as_json
 from ratchet.cli.manual import Manual
 from ratchet.cli.snapshot import read_edits
@@ -65,9 +65,9 @@ def _run(arguments: argparse.Namespace) -> int:
     observations = observe_ends(link, lambda node, uid: ask_agent(store.api, store.namespace, node, uid))
     if arguments.output == "json":
         observed = {side.value: observations.get(side) for side in Side}
-        print(json.dumps({**link_as_json(link), "edits": edits.words.get(link.name), "observed": observed}, indent=2))
+        print(json.dumps({**link_as_json(link), "edits": edits.words(link), "observed": observed}, indent=2))
     else:
-        print(describe_link(link, observations, datetime.now(UTC), edits.words.get(link.name, ())))
+        print(describe_link(link, observations, datetime.now(UTC), edits.of_links.get(link.name, NO_EDITS)))
     for error in edits.warnings():
         print(f"ratchet: {error}", file=sys.stderr)
     return 0

@@ -14,7 +14,6 @@ from ratchet.cli.link_table import LinkTable, Row, table_line, terminal_width
 from ratchet.cli.manual import Manual
 from ratchet.cli.progress import end_errors
 from ratchet.cli.snapshot import read_edits
-from ratchet.core.drift import wants_restart
 from ratchet.core.model import Link, Side
 from ratchet.core.serialize import plain
 from ratchet.core.state_machine import derive
@@ -118,12 +117,12 @@ def print_links(store: ApiStore, link_filter: LinkFilter, table: LinkTable | Non
         require_namespace(store, link_filter.namespace, "list links")
     edits = read_edits(store, shown)
     if table is None:
-        print(json.dumps([{**link_as_json(link), "edits": edits.words.get(link.name)} for link in shown], indent=2))
+        print(json.dumps([{**link_as_json(link), "edits": edits.words(link)} for link in shown], indent=2))
     else:
         print(table.text([table.row(link, datetime.now(UTC)) for link in shown]))
         for link in shown:
-            if words := edits.words.get(link.name):
-                print(f"link {link.name} {wants_restart(link, words)}", file=sys.stderr)
+            if found := edits.of_links.get(link.name):
+                print(f"link {link.name} {found.text(link)}", file=sys.stderr)
             for error in end_errors(link):
                 print(f"link {link.name}: {error}", file=sys.stderr)
     for fault in (*malformed, *edits.warnings()):

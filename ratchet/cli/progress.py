@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ratchet.cli.topology_faults import topology_faults
-from ratchet.core.drift import edits, wants_restart
+from ratchet.core.drift import edits
 from ratchet.core.intent import Wanted, WantedLink, absence
 from ratchet.core.model import Link, Side, State
 from ratchet.core.pod import Pod, Topology
@@ -41,8 +41,8 @@ def progress_of(
         record = one.record_in(records)
         if record is None or derive(record) is not State.LINKED:
             waiting[one.link.name] = _why(one, record, pods)
-        elif words := edits(record, one):
-            waiting[one.link.name] = wants_restart(record, words)
+        elif found := edits(record, one):
+            waiting[one.link.name] = found.text(record)
     refused = rejected_declarations(wanted, topologies)
     linked = len(wanted.links) - len(waiting)
     return Progress(linked, len(wanted.links) + len(refused), waiting, tuple(sorted(set(refused.values()))))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from ratchet.core.drift import edits_of
+from ratchet.core.drift import Edits, edits_of
 from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.model import Link
 from ratchet.core.pod import Pod, Topology
@@ -25,14 +25,16 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Edits:
-    """Edits of links that wait for a restart.
+class FoundEdits:
+    """The edits of links, by their names, and the error of each namespace that cannot be read."""
 
-    `words`: the edits of each link, by its name. `unknown`: the error of each namespace that cannot be read.
-    """
-
-    words: dict[str, tuple[str, ...]]
+    of_links: dict[str, Edits]
     unknown: dict[str, RatchetError]
+
+    def words(self, link: Link) -> tuple[str, ...] | None:
+        """The edits of a link in words; None if they are unknown."""
+        found = self.of_links.get(link.name)
+        return found.words if found is not None else None
 
     def warnings(self) -> list[str]:
         """One warning for all namespaces that cannot be read: most likely they have one cause."""
@@ -42,16 +44,16 @@ class Edits:
         return [f"cannot compare links with their declarations in {', '.join(self.unknown)}: {first}"]
 
 
-def read_edits(store: ApiStore, links: Iterable[Link]) -> Edits:
+def read_edits(store: ApiStore, links: Iterable[Link]) -> FoundEdits:
     """The edits of these links. Each namespace is read once."""
-    found = Edits({}, {})
+    found = FoundEdits({}, {})
     for namespace, group in groupby(sorted(links, key=_namespace), key=_namespace):
         try:
             wanted = _read_declared(store, namespace)[0]
         except RatchetError as error:
             found.unknown[namespace] = error
         else:
-            found.words.update({link.name: edits_of(link, wanted) for link in group})
+            found.of_links.update({link.name: edits_of(link, wanted) for link in group})
     return found
 
 

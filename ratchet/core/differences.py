@@ -9,6 +9,7 @@ from ratchet.core.endpoint_spec import rate_text
 from ratchet.core.forwarding import ForwardingEntry, entry_differences
 from ratchet.core.interface import (
     CABLE,
+    DEFAULT_TXQLEN,
     CableWire,
     Device,
     InterfaceSpec,
@@ -125,7 +126,7 @@ def _interface_differences(spec: InterfaceSpec, device: Device | None, kind: str
 
 
 def _setting_differences(spec: InterfaceSpec, device: Device) -> list[str]:
-    found = []
+    found = _unset_differences(spec, device) if spec.edited else []
     if spec.txqlen not in (None, device.txqlen):
         found.append(f"has txqlen {device.txqlen}, wanted {spec.txqlen}")
     if not device.is_shut:  # an interface that is down has no routes
@@ -138,6 +139,18 @@ def _setting_differences(spec: InterfaceSpec, device: Device) -> list[str]:
     if device.rate != spec.rate:
         has_rate, wanted = ("no rate" if rate is None else rate_text(rate) for rate in (device.rate, spec.rate))
         found.append(f"has {has_rate}, wanted {wanted}")
+    return found
+
+
+def _unset_differences(spec: InterfaceSpec, device: Device) -> list[str]:
+    """The differences that an earlier specification can have left, in what this one leaves to the kernel."""
+    found = []
+    if spec.mac not in ("", device.mac):
+        found.append(f"has MAC {device.mac}, wanted {spec.mac}")
+    if spec.txqlen is None and device.txqlen != DEFAULT_TXQLEN:
+        found.append(f"still has txqlen {device.txqlen}")
+    if spec.offloads and not device.offloads:
+        found.append("has no offloads")
     return found
 
 

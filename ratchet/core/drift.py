@@ -1,9 +1,12 @@
-"""Changes of a link's declaration since its primary started, which wait for a restart of its pod."""
+"""Changes of a link's declaration that its record does not have yet.
+
+Running pods follow those of topologies; the others wait for a restart of the primary's pod.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 from ratchet.core.endpoint_spec import EndpointSpec, rate_text
 from ratchet.core.intent import Wanted, WantedLink
@@ -13,40 +16,52 @@ from ratchet.core.packed import Packed
 from ratchet.errors import InvalidIntentError
 
 
-def edits_of(record: Link, wanted: Wanted) -> tuple[str, ...]:
-    """The differences between a link's record and its declaration now, in words.
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """The differences between a link's record and its declaration, in words. False if there are none.
 
-    Empty until its primary has joined. `wanted` are the links of its namespace.
+    `live`: the link follows them while its pods run.
     """
+
+    words: tuple[str, ...] = ()
+    live: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.words)
+
+    def text(self, record: Link) -> str:
+        """The message for people about the record of a link that was edited."""
+        sandbox = record.primary.sandbox
+        if self.live and sandbox is not None:
+            return f"waits for the agent of node {sandbox.node} to apply an edit: {'; '.join(self.words)}"
+        return f"wants a restart of pod {sandbox.pod if sandbox else record.primary.name}: {'; '.join(self.words)}"
+
+
+def edits_of(record: Link, wanted: Wanted) -> Edits:
+    """The edits of a link. There are none until its primary has joined. `wanted` are the links of its namespace."""
     link = next((one for one in wanted.links if one.is_recorded_as(record.name)), None)
     primary = record.primary.sandbox
     return edits(record, link, wanted.refused.get(primary.pod.uid) if primary is not None else None)
 
 
-def edits(record: Link, wanted: WantedLink | None, refusal: InvalidIntentError | None = None) -> tuple[str, ...]:
+def edits(record: Link, wanted: WantedLink | None, refusal: InvalidIntentError | None = None) -> Edits:
     """As `edits_of`, for one link. `wanted` is the link as declared, None if nothing declares it.
 
     `refusal` is the error of its primary's declaration.
     """
     if record.primary.sandbox is None:
-        return ()
+        return Edits()
     if refusal is not None:
-        return (f"its pod would be refused now: {refusal}",)
+        return Edits((f"its pod would be refused now: {refusal}",))
     if wanted is None:
-        return ("nothing asks for it any more",)
-    found, link = [*_wiring_edits(record.wiring, wanted.wiring)], wanted.link.oriented_as(record)
+        return Edits(("nothing asks for it any more",))
+    rewired, link = tuple(_wiring_edits(record.wiring, wanted.wiring)), wanted.link.oriented_as(record)
     if record.intends_the_same_as(link):
-        return tuple(found)
-    found += _encapsulation_edits(record.encapsulation, link.encapsulation)
+        return Edits(rewired)
+    found = [*rewired, *_encapsulation_edits(record.encapsulation, link.encapsulation)]
     for side in Side:
         found += [f"{record.end(side).ifname}: {words}" for words in _end_edits(record.end(side), link.end(side))]
-    return tuple(found)
-
-
-def wants_restart(record: Link, words: tuple[str, ...]) -> str:
-    """The message for people about a link whose declaration has changed."""
-    pod = record.primary.sandbox.pod if record.primary.sandbox is not None else record.primary.name
-    return f"wants a restart of pod {pod}: {'; '.join(words)}"
+    return Edits(tuple(found), live=wanted.live and not rewired)
 
 
 def _wiring_edits(made: Wiring, declared: Wiring | None) -> Iterator[str]:

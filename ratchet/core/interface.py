@@ -42,6 +42,9 @@ class Parent:
         return tuple(filter(None, (self.address, self.other_address)))
 
 
+DEFAULT_TXQLEN = 1000  # packets: DEFAULT_TX_QUEUE_LEN of the kernel, for vEths and VXLANs
+
+
 @dataclass(frozen=True, slots=True)
 class InterfaceSpec:
     """How one interface in one pod must be. `mtu` is in bytes.
@@ -49,8 +52,9 @@ class InterfaceSpec:
     `cookie` and `index` are as in `core.sandbox.Location`: an interface of another index belongs to another link. `mac`
     is the MAC address at creation (empty: the kernel chooses); a pod may change it, and it is not changed back. The
     other settings are as in `core.endpoint_spec.EndpointSpec`. `renewed`: an earlier specification was applied before,
-    and what it added is removed. `group` is that of the attachment, in the panel; 0: the group of interfaces in pods.
-    `slot` is the attachment's place in the panel; None in direct wiring.
+    and what it added is removed. `edited`: this one has not been applied yet, so the MAC address and what is not set
+    get the values of a new interface. `group` is that of the attachment, in the panel; 0: the group of interfaces in
+    pods. `slot` is the attachment's place in the panel; None in direct wiring.
     """
 
     netns: str
@@ -64,6 +68,7 @@ class InterfaceSpec:
     offloads: bool = True
     rate: int | None = None
     renewed: bool = False
+    edited: bool = False
     cookie: int = 0
     index: int = 0
     group: int = 0

@@ -54,6 +54,10 @@ class ReadyFor:
     generation: int
 
 
+# The peer of an end that was built for another encapsulation. No container ID and no VTEP is equal to it.
+NO_PEER = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class EndError:
     """Why an end cannot be made ready: the last error of its node, since `at` (UTC)."""
@@ -263,6 +267,13 @@ class Link:
     def is_ready(self, side: Side) -> bool:
         ready = self.end(side).ready
         return ready is not None and ready == self.due(side)
+
+    def is_connected(self, side: Side) -> bool:
+        """Whether this end was built for its peer, perhaps with the settings of an earlier generation."""
+        ready, due = self.end(side).ready, self.due(side)
+        if ready is None or due is None:
+            return False
+        return (ready.sandbox, ready.peer) == (due.sandbox, due.peer)
 
     @property
     def observed_generation(self) -> int | None:

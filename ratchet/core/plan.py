@@ -27,7 +27,7 @@ class Attempt:
 
     `wanted` is the link as it was declared when the attempt began. `index` is the ifindex reserved for the end
     (`core.sandbox.Location`), `slot` the attachment's place in the patch panel. `lasting`: ADD has ended and the
-    sandbox runs, so it joins again if the record loses it.
+    sandbox runs, so it joins again if the record loses it. `live`: `wanted` follows edits of the declaration.
     """
 
     wanted: Link
@@ -36,6 +36,7 @@ class Attempt:
     index: int = 0
     lasting: bool = False
     slot: PanelSlot | None = None
+    live: bool = False
 
     @property
     def name(self) -> str:
@@ -48,6 +49,14 @@ class Attempt:
     @property
     def location(self) -> Location:
         return Location(self.sandbox.netns, self.sandbox.cookie, self.index, self.slot)
+
+    def declares(self, record: Link) -> bool:
+        """Whether the record takes its declaration from this end: its primary's, or that of the only end."""
+        return self.side is Side.PRIMARY or record.primary.sandbox is None
+
+    def edits(self, record: Link) -> bool:
+        """Whether the record is to be updated to the declaration of this end, which was edited."""
+        return self.live and self.declares(record) and not record.intends_the_same_as(self.wanted)
 
     def as_recorded(self, record: Link | None) -> Attempt:
         """The attempt in terms of a record, which fixes the roles of both ends for its life.
@@ -160,6 +169,8 @@ def plan(
     if holder.container_id != attempt.container_id:
         return Release("another sandbox has taken its place") if joined else Join()
     if holder != attempt.sandbox:  # the node's VTEPs or MTU have changed
+        return Join()
+    if attempt.edits(record):
         return Join()
     if record.kind is None or (record.is_local and peer is None):
         return _wait_for_peer(attempt, record, underlay, observed)

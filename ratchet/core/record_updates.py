@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from ratchet.core.escape import escape_unprintable
-from ratchet.core.model import SIDES, EndError, Link, Side, Transition
+from ratchet.core.model import NO_PEER, SIDES, EndError, Link, ReadyFor, Side, Transition
 from ratchet.core.naming import node_label
 from ratchet.core.sandbox import Sandbox
 from ratchet.core.schemas import EARLIER_SCHEMA
@@ -33,7 +33,7 @@ def join(record: Link | None, wanted: Link, side: Side, sandbox: Sandbox, now: d
     ready. A primary that has joined freezes the declaration: when its pair joins later, the record keeps it.
     """
     before = wanted if record is None else _rewired(record, wanted) if record.abandoned else record
-    frozen = side is Side.PAIR and before.primary.sandbox is not None
+    frozen = side is Side.PAIR and before.primary.sandbox is not None  # `Attempt.declares`
     base, steps = (before, list[Move]()) if frozen else _renewed(before, wanted)
     sandbox = sandbox.in_schema(base.schema)
     if base.sandbox(side) == sandbox:
@@ -164,17 +164,25 @@ def _without_ready(record: Link, side: Side) -> tuple[Link, list[Move]]:
 
 
 def _renewed(record: Link, wanted: Link) -> tuple[Link, list[Move]]:
-    """The record updated to the current declaration. Ends that were ready for an earlier one are lost."""
+    """The record updated to the current declaration. Ends that were ready for an earlier one are lost.
+
+    They stay connected (`Link.is_connected`), unless the encapsulation has changed.
+    """
     if record.intends_the_same_as(wanted):
         return record, []
+    reencapsulated = record.encapsulation != wanted.encapsulation
     primary, pair = (
-        replace(new, sandbox=old.sandbox, ready=old.ready)
+        replace(new, sandbox=old.sandbox, ready=_disconnected(old.ready) if reencapsulated else old.ready)
         for old, new in ((record.primary, wanted.primary), (record.pair, wanted.pair))
     )
     renewed = replace(
         record, encapsulation=wanted.encapsulation, generation=record.generation + 1, primary=primary, pair=pair
     )
     return renewed, [(LOST[side], renewed) for side in SIDES if record.is_ready(side)]
+
+
+def _disconnected(ready: ReadyFor | None) -> ReadyFor | None:
+    return None if ready is None else replace(ready, peer=NO_PEER)
 
 
 def _rewired(record: Link, wanted: Link) -> Link:

@@ -56,7 +56,7 @@ def wire_of(record: Link, side: Side, underlay: Underlay, here: Location, peer: 
         remote_port=remote_port,
         # A tunnel in the panel is not pinned to an interface, so that the kernel does not limit its MTU.
         parent=underlay.parent if record.wiring is Wiring.DIRECT else replace(underlay.parent, index=0),
-        carrier=record.is_ready(side.other) or not underlay.has_agent,
+        carrier=record.is_connected(side.other) or not underlay.has_agent,
         guard=underlay.guard,
         wiring=record.wiring,
     )
@@ -130,6 +130,7 @@ def _port(record: Link, side: Side, mtu: int, location: Location) -> InterfaceSp
         offloads=wanted.offloads,
         rate=wanted.rate,
         renewed=record.generation > 1,
+        edited=end.ready is not None and end.ready.generation < record.generation,
         cookie=location.cookie,
         index=location.index,
         slot=location.slot if record.wiring is Wiring.PANEL else None,

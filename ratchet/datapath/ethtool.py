@@ -16,6 +16,13 @@ _VALUE = struct.Struct("=II")  # struct ethtool_value: command, value
 _IFREQ = struct.Struct("16sP16x")  # struct ifreq with ifr_data
 
 
+def enable_offloads(ifname: str, *, gro: bool) -> None:
+    """Turn on the OFFLOADS that a new interface has. A new vEth has no GRO. Raises OSError."""
+    with _open_socket() as opened:
+        for _, command in OFFLOADS if gro else OFFLOADS[:-1]:
+            _ethtool(opened, ifname, command, 1)
+
+
 def disable_offloads(ifname: str) -> None:
     """Turn all OFFLOADS off. Raises OSError."""
     with _open_socket() as opened:

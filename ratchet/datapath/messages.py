@@ -164,9 +164,9 @@ def sized(index: int, mtu: int) -> bytearray:
     return message(RTM_NEWLINK, ACT, _link(index), _LINK.pack(("IFLA_MTU", mtu)))
 
 
-def queued(index: int, txqlen: int) -> bytearray:
-    """Set the length of a link's transmit queue in packets."""
-    return message(RTM_NEWLINK, ACT, _link(index), _LINK.pack(("IFLA_TXQLEN", txqlen)))
+def changed(index: int, txqlen: int | None, mac: str = "") -> bytearray:
+    """Set the length of a link's transmit queue in packets, and its MAC address, as far as they are given."""
+    return message(RTM_NEWLINK, ACT, _link(index), _mac_and_queue(mac, txqlen))
 
 
 def carrier(index: int, has: bool) -> bytearray:
@@ -271,11 +271,12 @@ def _link(index: int = 0, flags: int = 0) -> bytes:
 
 def _identity(port: InterfaceSpec, ifname: str) -> bytes:
     packed = _LINK.pack(("IFLA_IFNAME", ifname), ("IFLA_MTU", port.mtu), ("IFLA_GROUP", port.group or GROUP))
-    if port.mac:
-        packed += _LINK.pack(("IFLA_ADDRESS", bytes.fromhex(port.mac.replace(":", ""))))
-    if port.txqlen is not None:
-        packed += _LINK.pack(("IFLA_TXQLEN", port.txqlen))
-    return packed
+    return packed + _mac_and_queue(port.mac, port.txqlen)
+
+
+def _mac_and_queue(mac: str, txqlen: int | None) -> bytes:
+    packed = _LINK.pack(("IFLA_ADDRESS", bytes.fromhex(mac.replace(":", "")))) if mac else b""
+    return packed if txqlen is None else packed + _LINK.pack(("IFLA_TXQLEN", txqlen))
 
 
 def _route(index: int, route: Route) -> tuple[bytes, bytes]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from errno import EACCES, EEXIST, EINVAL, ENODEV, ENOENT, EOPNOTSUPP
 
 from ratchet.core.endpoint_spec import Sysctl
-from ratchet.core.interface import Device, InterfaceSpec
+from ratchet.core.interface import DEFAULT_TXQLEN, Device, InterfaceSpec
 from ratchet.core.tunnel_guard import owner_of
 from ratchet.datapath import ethtool, messages, sysctl, tc, tunnel_guard
 from ratchet.datapath.netns import Netns, inside, open_netns, refuse_host
@@ -30,13 +30,13 @@ class OpenPod:
 
     def observe(self) -> ObservedLink | None:
         """The link under the interface's name; None if there is none."""
-        try:
-            # Most ends never have routes, and this code runs at each pod start.
+        try:  # most ends never have routes, and this code runs at each pod start
             routed = bool(self.spec.routes) or self.spec.renewed
             link = observe_link(self.channel, self.spec.ifname, self.spec.addresses, routed=routed)
         except RefusedError as refusal:
             raise DatapathError(f"cannot read {self}: {refusal.strerror}") from refusal
-        if link is None or not self.spec.owns(link.device) or not (self.spec.sysctls or not self.spec.offloads):
+        has_settings = self.spec.sysctls or not self.spec.offloads or self.spec.edited
+        if link is None or not self.spec.owns(link.device) or not has_settings:
             return link
         return replace(link, device=self._with_settings(link.device))
 
@@ -100,10 +100,24 @@ class OpenPod:
         """Change an existing interface to match the specification. One that its pod has set down stays down."""
         if device.mtu != self.spec.mtu:
             self.do(messages.sized(device.index, self.spec.mtu))
-        if self.spec.txqlen not in (None, device.txqlen):
-            self.do(messages.queued(device.index, self.spec.txqlen))
+        if self.spec.edited:
+            self._reset(device)
+        elif self.spec.txqlen not in (None, device.txqlen):
+            self.do(messages.changed(device.index, self.spec.txqlen))
         self.tune()
         self.finish(device.index, link, device)
+
+    def _reset(self, device: Device) -> None:
+        """Set the MAC address, and give the values of a new interface to what the specification leaves open."""
+        txqlen = DEFAULT_TXQLEN if self.spec.txqlen is None else self.spec.txqlen
+        self.do(messages.changed(device.index, txqlen, self.spec.mac))
+        if not self.spec.offloads or device.offloads:
+            return
+        try:
+            with inside(self.netns):
+                ethtool.enable_offloads(self.spec.ifname, gro=device.kind == "vxlan")
+        except OSError as error:
+            raise self.failed(f"cannot turn offloads on: {error.strerror}") from error
 
     def take_down(self, device: Device | None) -> bool:
         """Delete an interface; a vEth's peer goes with it, and a tunnel's place in the guard.
@@ -178,7 +192,7 @@ class OpenPod:
         try:
             with inside(self.netns):
                 sysctls = sysctl.read_sysctls(self.spec.ifname, (name for name, _ in self.spec.sysctls))
-                offloads = self.spec.offloads or ethtool.has_offloads(self.spec.ifname)
+                offloads = (self.spec.offloads and not self.spec.edited) or ethtool.has_offloads(self.spec.ifname)
         except OSError as error:
             raise DatapathError(f"cannot read the settings of {self}: {error.strerror}") from error
         return replace(device, sysctls=sysctls, offloads=offloads)

@@ -58,7 +58,7 @@ def _held_end(store: Store, pod: Pod, end: OwnEnd) -> HeldEnd:
     # In the earlier format, roles and pod names are as declared.
     sides = (link.side_at(name, ifname) for name in (meant_name(pod), pod.ref.name))
     side = next((one for one in sides if one is not None), side)
-    return HeldEnd(link, side, declared=wanted.is_declared_by(pod))
+    return HeldEnd(link, side, declared=wanted.is_declared_by(pod), live=wanted.live)
 
 
 @dataclass(frozen=True, slots=True)

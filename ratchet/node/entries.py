@@ -48,13 +48,15 @@ class HeldEnd:
 
     `side` is the sandbox's end of `wanted`; the record may have the roles reversed. `index` is the ifindex reserved for
     the interface (`core.sandbox.Location`), written before the interface is created. `declared`: the pod itself
-    declares the link; the declaration is valid for as long as its sandbox lives.
+    declares the link; the declaration is valid for as long as its sandbox lives. `live`: a topology declares the link,
+    and the end follows its edits.
     """
 
     wanted: Link
     side: Side
     index: int = 0
     declared: bool = True
+    live: bool = False
 
     @property
     def link(self) -> str:
@@ -200,14 +202,16 @@ def _text(value: object) -> str:
 
 
 def _encode_end(end: HeldEnd) -> dict[str, Any]:
-    return {"side": end.side.value, "wanted": encode_link(end.wanted), "ifindex": end.index, "declared": end.declared}
+    encoded = {"side": end.side.value, "wanted": encode_link(end.wanted), "ifindex": end.index}
+    return {**encoded, "declared": end.declared, "live": end.live}
 
 
 def _decode_end(document: dict[str, Any]) -> HeldEnd:
     """Decode an end. An end that an earlier version wrote has no ifindex and is declared by the primary."""
     side = Side(document["side"])
     declared = bool(document.get("declared", side is Side.PRIMARY))
-    return HeldEnd(decode_link(document["wanted"]), side, int(document.get("ifindex", 0)), declared)
+    live = bool(document.get("live", False))
+    return HeldEnd(decode_link(document["wanted"]), side, int(document.get("ifindex", 0)), declared, live)
 
 
 def _encode_underlay(underlay: UnderlayConfig) -> dict[str, Any]:

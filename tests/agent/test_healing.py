@@ -148,7 +148,7 @@ def test_two_running_replicas_with_one_name_get_an_event(cluster: Cluster) -> No
 
 
 def test_an_edited_link_wants_a_restart_and_changes_at_the_restart(cluster: Cluster) -> None:
-    name, text = "default.a.in1.b.in2", '- {{endpoints: ["a:in1", "b:in2"], mtu: {}}}'
+    name, text = "default.a.in1.b.in2", '- {{endpoints: ["a:in1", "b:in2"], mtu: {}, on_edit: restart}}'
     cluster.bed.create_topology("lab", text.format(1400))
     asks = {"ratchet": "true"}
     a, b = (cluster.pod(one, asks, node) for one, node in (("a", cluster.a), ("b", cluster.b)))

@@ -50,9 +50,12 @@ IN_ORDER_OF = {"xy": in_topology("x:in1", "y:in1", [X, Y]), "yx": in_topology("y
 """One link in a topology, with its endpoints in either order."""
 
 
-def linked_by_topology(cluster: Cluster, order: str = "xy") -> tuple[Placed, Placed]:
+FROZEN = in_topology("x:in1", "y:in1", on_edit="restart")
+
+
+def linked_by_topology(cluster: Cluster, topology: str = IN_ORDER_OF["xy"]) -> tuple[Placed, Placed]:
     """The pods x and y on two nodes, linked by a topology."""
-    cluster.bed.create_topology("lab", IN_ORDER_OF[order])
+    cluster.bed.create_topology("lab", topology)
     x, y = place(cluster, "x", NOTHING, cluster.a), place(cluster, "y", NOTHING, cluster.b)
     add_all(cluster, x, y)
     assert_one_link(cluster, x[1], y[1])
@@ -85,7 +88,7 @@ def test_a1_a_link_keeps_its_record_when_running_pods_declare_it_too(
     cluster: Cluster, resync: Resync, declarers: str, order: str
 ) -> None:
     """A topology declares the link first. Then one pod or both declare it in their annotations."""
-    x, y = linked_by_topology(cluster, order)
+    x, y = linked_by_topology(cluster, IN_ORDER_OF[order])
     declared = {"x": in_list("y", [X, Y]), "y": in_list("x", [Y, X])}
     for pod in ("x", "y") if declarers == "both" else declarers:
         declare(cluster, pod, declared[pod])
@@ -145,8 +148,8 @@ def test_a2_a_link_whose_peer_is_edited_stays_until_its_pod_restarts(
     z = place(cluster, "z", NOTHING, cluster.b) if peer == "runs" else None
     if z:
         add_all(cluster, z)
-    x, y = linked_by_topology(cluster)
-    cluster.bed.edit_topology("lab", in_topology("x:in1", "z:in1"))
+    x, y = linked_by_topology(cluster, FROZEN)
+    cluster.bed.edit_topology("lab", in_topology("x:in1", "z:in1", on_edit="restart"))
     wait_for("an Event of x", lambda: x[1].pod.uid in cluster.pods_with_event("WantsRestart"))
     resync.assert_steady((x[1], "in1"), (y[1], "in1"), TO_Y)
     for node in (cluster.a, cluster.b):
@@ -168,9 +171,9 @@ def test_a2_a_link_whose_peer_is_edited_stays_until_its_pod_restarts(
 def test_a2_an_edit_that_is_reverted_while_pods_run_has_no_effect(cluster: Cluster, resync: Resync) -> None:
     z = place(cluster, "z", NOTHING, cluster.b)
     add_all(cluster, z)
-    x, y = linked_by_topology(cluster)
+    x, y = linked_by_topology(cluster, FROZEN)
     for peer in ("z", "y"):
-        cluster.bed.edit_topology("lab", in_topology("x:in1", f"{peer}:in1"))
+        cluster.bed.edit_topology("lab", in_topology("x:in1", f"{peer}:in1", on_edit="restart"))
         resync.assert_steady((x[1], "in1"), (y[1], "in1"), TO_Y)
     assert cluster.interfaces(z[1]) == []
     assert records_at(cluster.bed, "z", "in1") == []
@@ -184,8 +187,8 @@ def test_a2_a_link_whose_first_endpoint_is_edited_stays_until_its_pod_restarts(
     """The link stays until y restarts, the pod whose end is still declared."""
     z = place(cluster, "z", NOTHING, cluster.a)
     add_all(cluster, z)
-    x, y = linked_by_topology(cluster)
-    cluster.bed.edit_topology("lab", in_topology("z:in1", "y:in1"))
+    x, y = linked_by_topology(cluster, FROZEN)
+    cluster.bed.edit_topology("lab", in_topology("z:in1", "y:in1", on_edit="restart"))
     resync.assert_steady((x[1], "in1"), (y[1], "in1"), TO_Y)
     (y,) = restarted(cluster, y)
     resync.run()

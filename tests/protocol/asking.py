@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol, TypeVar
 from unittest.mock import patch
 
-from ratchet.agent import controller, liveness
+from ratchet.agent import controller, handover, liveness
 from ratchet.core.interface import Device, Observed, Parent, PatchWire, Wire
 from ratchet.core.kinds import Wiring
 from ratchet.core.model import Link
@@ -333,7 +333,17 @@ def fake_environment(parents: dict[str, Parent]) -> Iterator[None]:
     kernel = FakeKernel(parents)
     time = SimpleNamespace(monotonic=lambda: current_driver().clock(), sleep=_sleep)
     with ExitStack() as stack:
-        for module in (endpoint_reconcile, end_interface, teardown, call, add, underlay, controller, liveness):
+        for module in (
+            endpoint_reconcile,
+            end_interface,
+            teardown,
+            call,
+            add,
+            underlay,
+            controller,
+            liveness,
+            handover,
+        ):
             stack.enter_context(patch.object(module, "datapath", kernel))
         for clocked in (add, listwatch):
             stack.enter_context(patch.object(clocked, "time", time))

@@ -15,11 +15,13 @@ from typing import Any, TypeVar, cast
 
 from ratchet.agent.controller import LinkController
 from ratchet.agent.failures import EndFailures
+from ratchet.agent.handover import Handover
 from ratchet.agent.liveness import SandboxLiveness
 from ratchet.agent.membership import Membership
 from ratchet.cni.command import Command
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.intent import Wanted, wanted_links
+from ratchet.core.intent import Wanted, WantedLink, wanted_links
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import Link, Side, State
 from ratchet.core.pod import Pod, PodRef, Topology
 from ratchet.core.sandbox import Sandbox
@@ -36,6 +38,7 @@ from ratchet.store.store import ApiStore
 from ratchet.store.topologies import TopologyList, TopologyStore
 from tests.protocol.asking import FakeApi, FakeJournal, Request, ask, run_by
 from tests.protocol.exploring import END, Process, Search
+from tests.protocol.namespaces import netns_path
 from tests.protocol.scenes import (
     NAMESPACE,
     RECORDS,
@@ -59,18 +62,23 @@ CUT_WHILE_RUNNING = "the old link does not stand while its pods run"
 NOT_LINKED = "the new link is not linked"
 OTHER_INTERFACES = "there are other interfaces than those of the new link"
 OLD_LINK_LEFT = "the old link is left"
+CABLE_LOST = "an interface in panel wiring is gone"
 
 
 @dataclass(frozen=True, eq=False)
 class Declared:
-    """The pods of the namespace, and the links of a topology as pairs of `pod:interface`."""
+    """The pods of the namespace, and the links of a topology as pairs of `pod:interface`.
+
+    `properties` are those of each link, as in `mtu: 1400`.
+    """
 
     pods: tuple[Pod, ...]
     topology: tuple[tuple[str, str], ...] = ()
+    properties: str = "on_edit: restart"
 
     @property
     def topologies(self) -> list[Topology]:
-        text = "\n".join(f'- {{endpoints: ["{near}", "{far}"]}}' for near, far in self.topology)
+        text = "\n".join(f'- {{endpoints: ["{near}", "{far}"], {self.properties}}}' for near, far in self.topology)
         return [Topology(NAMESPACE, "lab", text)] if self.topology else []
 
     def wanted(self, reserved: frozenset[str] = frozenset({"eth0"})) -> Wanted:
@@ -247,12 +255,13 @@ def reconcile(node: str, declared: Declared, link: str, source: Callable[[Declar
 
     queue: Any = SimpleNamespace(enqueue_link=lambda _: None, enqueue_pod=lambda *_: None)
     calls = Calls()
-    membership = Membership(journal, records, announcer, calls, queue)
+    underlays: Any = lambda *_: replace(scene_underlay(node), has_agent=True)  # noqa: E731
+    membership = Membership(journal, records, announcer, calls, queue, Handover(node, records, underlays))
     controller = LinkController(
         node=node,
         journal=journal,
         store=records,
-        underlays=cast(Any, lambda *_: replace(scene_underlay(node), has_agent=True)),
+        underlays=underlays,
         failures=EndFailures(records, journal, announcer),
         calls=calls,
         membership=membership,
@@ -337,6 +346,7 @@ class Edit:
     - `peer_absent`: `other` has not started.
     - `restarted`: DEL of `first` and ADD of `second` have ended, so only the agents act.
     - `running`: `first` keeps running, and only the agents act.
+    - `live`: `first` keeps running and follows the edit, so `second` is `first`.
     """
 
     before: Declared
@@ -352,6 +362,7 @@ class Edit:
     peer_absent: bool = False
     restarted: bool = False
     running: bool = False
+    live: bool = False
     _names: tuple[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -377,9 +388,10 @@ class Edit:
         return world
 
     def search(self) -> Search:
-        processes = [] if self.restarted or self.running else self._calls()
+        processes = [] if self.restarted or self.running or self.live else self._calls()
+        names = tuple(dict.fromkeys(self._names))
         for node in self.nodes:
-            shares = [self._names] if self.workers == 1 else [self._names[:1], self._names[1:]]
+            shares = [names] if self.workers == 1 else [names[:1], names[1:]]
             processes += [worker(node, share, self.after, number) for number, share in enumerate(shares)]
         return Search(
             self.world(), processes, Expectation().check, self._is_unobservable(), check_world=self._check_world
@@ -421,11 +433,19 @@ class Edit:
         records = {name: link_of(text) for name, text in texts.items()}
         yield from doubly_held(records.values())
         old, new = self._names
-        if self.first.container_id not in world.tombstones:
+        if self.live and old == new and not self._is_connected(world, texts.get(old)):
+            yield CUT_WHILE_RUNNING
+        if self.live and records and self._lost_its_cable(world, self.after.wanted().links[0]):
+            yield CABLE_LOST
+        if self.first.container_id not in world.tombstones and not self.live:
             if not self._is_linked(world, texts.get(old), (self.first, self.left)):
                 yield CUT_WHILE_RUNNING
         elif quiet:
-            if old in records or any(end.link == old for _, entry in world.entries for end in entry.ends):
+            if old != new and (
+                old in records or any(end.link == old for _, entry in world.entries for end in entry.ends)
+            ):
+                yield OLD_LINK_LEFT
+            if self.live and old == new and not records[old].intends_the_same_as(self.after.wanted().links[0].link):
                 yield OLD_LINK_LEFT
             if self.killed or self.peer_absent:
                 return
@@ -433,6 +453,19 @@ class Edit:
                 yield NOT_LINKED
             if len(world.interfaces) != 2:
                 yield OTHER_INTERFACES
+
+    def _lost_its_cable(self, world: World, wanted: WantedLink) -> bool:
+        """Whether the interface of `first`, which both links have in panel wiring, is gone."""
+        if wanted.wiring is not Wiring.PANEL:
+            return False
+        return all(one.place[0] != netns_path(self.first.container_id) for one in world.interfaces)
+
+    @staticmethod
+    def _is_connected(world: World, text: str | None) -> bool:
+        """Whether both ends have their interfaces, with carrier, whatever their settings."""
+        if text is None or [one.device.carrier for one in world.interfaces] != [True, True]:
+            return False
+        return all(link_of(text).is_connected(side) for side in Side)
 
     @staticmethod
     def _is_linked(world: World, text: str | None, sandboxes: tuple[Sandbox, Sandbox]) -> bool:

@@ -11,14 +11,20 @@ from unittest.mock import patch
 import pytest
 
 from ratchet.agent import liveness, membership
+from ratchet.agent.edits import has_peer
+from ratchet.agent.handover import Handover
 from ratchet.agent.liveness import SandboxLiveness
 from ratchet.agent.membership import Membership
+from ratchet.core import record_updates
+from ratchet.core.model import Link
+from ratchet.core.plan import Attempt
 from ratchet.node import add
 from ratchet.node.journal import HeldEnd, SandboxEntry
 from ratchet.node.record_writer import RecordWriter
 from ratchet.node.reservation import reserve
 from ratchet.node.teardown import take_down
 from tests.protocol.editing import (
+    CABLE_LOST,
     CUT_WHILE_RUNNING,
     DOUBLY_HELD,
     NOT_LINKED,
@@ -50,6 +56,22 @@ def moved(x: str, y: str, z: str, **more: bool) -> Edit:
     )
 
 
+def moved_live(x: str, y: str, z: str, wiring: str = "direct", **more: bool) -> Edit:
+    """As `moved`, while all pods run: x follows the edit."""
+    pods, properties = (pod_of("x", x), pod_of("y", y), pod_of("z", z)), f"wiring: {wiring}"
+    before, after = (Declared(pods, (("x:in1", f"{peer}:in1"),), properties) for peer in ("y", "z"))
+    first, other = sandbox_in(before, "x"), sandbox_in(after, "z")
+    return Edit(before, after, first, first, sandbox_in(before, "y"), other, live=True, **more)
+
+
+def adjusted(p: str, q: str, edit: str, wiring: str = "direct", **more: bool) -> Edit:
+    """A topology changes a setting of the link between p:in1 and q:in1 while both pods run on these nodes."""
+    pods, link = (pod_of("p", p), pod_of("q", q)), (("p:in1", "q:in1"),)
+    before, after = (Declared(pods, link, f"wiring: {wiring}{more_text}") for more_text in ("", f", {edit}"))
+    first, left = sandbox_in(before, "p"), sandbox_in(before, "q")
+    return Edit(before, after, first, first, left, left, live=True, **more)
+
+
 def renamed(p: str, q: str, *, workers: int = 1, **more: bool) -> Edit:
     """The primary p restarts and declares a link from p:in2 to q:in1, instead of from p:in1.
 
@@ -77,6 +99,15 @@ SCENES = {
     "moved, late DEL": moved("A", "A", "A", late_del=True),
     "moved, kill, the new peer is absent": moved("A", "A", "A", killed=True, peer_absent=True),
     "moved, VXLAN, late DEL, the new peer is absent": moved("A", "B", "A", late_del=True, peer_absent=True),
+    "moved live, vEth": moved_live("A", "A", "A"),
+    "moved live, vEth to VXLAN": moved_live("A", "A", "B"),
+    "moved live, VXLAN to vEth": moved_live("A", "B", "A"),
+    "moved live, VXLAN": moved_live("A", "B", "B"),
+    "moved live, panel": moved_live("A", "B", "A", "panel"),
+    "adjusted, vEth": adjusted("A", "A", "mtu: 1400"),
+    "adjusted, VXLAN": adjusted("A", "B", "mtu: 1400"),
+    "adjusted, patch": adjusted("A", "A", "mtu: 1400", "panel"),
+    "adjusted, panel, VXLAN": adjusted("A", "B", "mtu: 1400", "panel"),
     "renamed, vEth": renamed("A", "A"),
     "renamed, VXLAN": renamed("A", "B"),
     "renamed, vEth, two workers": renamed("A", "A", workers=2, restarted=True),
@@ -132,10 +163,10 @@ def sharing_interfaces() -> Iterator[None]:
 def forgetting_before_taking_down() -> Iterator[None]:
     """A removed end is first forgotten, then its interface is removed by name, whichever link holds it."""
 
-    def remove_end(self: Membership, entry: SandboxEntry, end: HeldEnd, reason: str, _: HeldEnd | None) -> None:
+    def remove_end(self: Membership, entry: SandboxEntry, end: HeldEnd, reason: str, *_: HeldEnd | None) -> None:
         container_id = entry.attachment.container_id
         with self.journal.lock(end.link):
-            if membership._has_peer(self.store.links.get(end.link), entry) or not self.journal.still_wants(entry, end):
+            if has_peer(self.store.links.get(end.link), entry) or not self.journal.still_wants(entry, end):
                 return
             RecordWriter(self.store).leave(end.link, container_id, reason)
             self.journal.change_ends(entry.attachment, lambda ends: tuple(one for one in ends if one.link != end.link))
@@ -182,6 +213,53 @@ def removing_every_sandbox() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def disconnecting_while_edited() -> Iterator[None]:
+    """An end that was built for an earlier generation counts as not connected."""
+    with patch.object(Link, "is_connected", Link.is_ready):
+        yield
+
+
+@contextmanager
+def ignoring_edits() -> Iterator[None]:
+    """The journal keeps the declaration with which an end was taken."""
+    with patch.object(membership, "all_followed", lambda ends, _: ends):
+        yield
+
+
+@contextmanager
+def keeping_the_recorded_declaration() -> Iterator[None]:
+    """The record keeps its declaration while its primary runs, whatever the primary's journal has."""
+    with patch.object(Attempt, "declares", lambda *_: False):
+        yield
+
+
+@contextmanager
+def editing_within_a_generation() -> Iterator[None]:
+    """An edit does not change the generation, so ends that were built before it stay ready."""
+    renewed = record_updates._renewed
+
+    def without_generation(record: Link, wanted: Link) -> tuple[Link, list[record_updates.Move]]:
+        return replace(renewed(record, wanted)[0], generation=record.generation), []
+
+    with patch.object(record_updates, "_renewed", without_generation):
+        yield
+
+
+@contextmanager
+def waiting_for_the_peer_to_leave() -> Iterator[None]:
+    """A link that a topology does not declare any more stays while both ends are held."""
+    with patch.object(membership, "is_kept", lambda _end, record, entry: has_peer(record, entry)):
+        yield
+
+
+@contextmanager
+def removing_every_interface() -> Iterator[None]:
+    """No interface is handed over to another link."""
+    with patch.object(Handover, "successor", lambda *_: None):
+        yield
+
+
 Witness = tuple[Callable[[], AbstractContextManager[None]], Edit, str]
 MUTATIONS: dict[str, Witness] = {
     "an interface has no owner": (sharing_interfaces, moved("A", "A", "A", running=True), CUT_WHILE_RUNNING),
@@ -204,6 +282,12 @@ MUTATIONS: dict[str, Witness] = {
         moved("A", "A", "A", running=True),
         CUT_WHILE_RUNNING,
     ),
+    "an edit disconnects": (disconnecting_while_edited, adjusted("A", "B", "mtu: 1400"), CUT_WHILE_RUNNING),
+    "edits are ignored": (ignoring_edits, adjusted("A", "A", "mtu: 1400"), OLD_LINK_LEFT),
+    "an edit is not recorded": (keeping_the_recorded_declaration, adjusted("A", "B", "mtu: 1400"), OLD_LINK_LEFT),
+    "an edit has no generation": (editing_within_a_generation, adjusted("A", "B", "mtu: 1400"), FALSE_CLAIM),
+    "the peer keeps an undeclared link": (waiting_for_the_peer_to_leave, moved_live("A", "B", "A"), OLD_LINK_LEFT),
+    "no interface is handed over": (removing_every_interface, moved_live("A", "B", "A", "panel"), CABLE_LOST),
     "interfaces stay": (leaving_interfaces_behind, moved("A", "B", "A", restarted=True), OTHER_INTERFACES),
 }
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from ratchet.core.differences import differences
 from ratchet.core.interface import (
     CABLE,
+    DEFAULT_TXQLEN,
     CableWire,
     Device,
     InterfaceSpec,
@@ -611,9 +612,10 @@ def _device(port: InterfaceSpec, kind: str) -> Device:
         ours=True,
         up=True,
         mtu=port.mtu,
-        mac="",
+        mac=port.mac,
         addresses=port.addresses,
         given=port.addresses,
+        txqlen=DEFAULT_TXQLEN if port.txqlen is None else port.txqlen,
     )
 
 

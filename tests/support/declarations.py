@@ -45,9 +45,9 @@ def in_labels(peer: str, addresses: Sequence[list[str]], ifname: str = "in1", pe
     return labels, {"ratchet.local_ip": ",".join(addresses[0]), "ratchet.pair_ip": ",".join(addresses[1])}
 
 
-def in_topology(one: str, other: str, addresses: Sequence[object] = (X, Y)) -> str:
+def in_topology(one: str, other: str, addresses: Sequence[object] = (X, Y), **properties: object) -> str:
     """A topology with one link between two endpoints, `pod:interface`."""
-    return f"- {json.dumps({'endpoints': [one, other], 'addresses': addresses})}\n"
+    return f"- {json.dumps({'endpoints': [one, other], 'addresses': addresses, **properties})}\n"
 
 
 def place(cluster: Cluster, name: str, declared: Declaration, node: Kubelet) -> Placed:

@@ -11,11 +11,12 @@ from typing import Any, cast
 from unittest.mock import patch
 from urllib.parse import parse_qsl
 
-from ratchet.agent import controller, liveness
+from ratchet.agent import controller, handover, liveness
 from ratchet.agent.announce import Announcer
 from ratchet.agent.controller import LinkController
 from ratchet.agent.events import Reason
 from ratchet.agent.failures import EndFailures
+from ratchet.agent.handover import Handover
 from ratchet.agent.liveness import SandboxLiveness
 from ratchet.agent.lost_peers import LostPeers
 from ratchet.agent.membership import Membership
@@ -230,7 +231,8 @@ class AgentNode:
         self.underlay = underlay_of(name)
         announcer = cast(Announcer, self.announcements)
         underlays = cast(Underlays, lambda *_: self.underlay)
-        self.membership = Membership(self.journal, self.store, announcer, self.calls, self.queue)
+        handover = Handover(name, self.store, underlays)
+        self.membership = Membership(self.journal, self.store, announcer, self.calls, self.queue, handover)
         self.liveness = SandboxLiveness(name, self.journal, self.store, self.calls)
         self.lost_peers = LostPeers(self.journal, self.store, self.nodes)
         self.status = LinkStatus(
@@ -257,7 +259,7 @@ class AgentNode:
         kernel = FakeKernel({self.name: self.underlay.parent})
         with ExitStack() as stack:
             stack.enter_context(run_by(self.kernel))
-            for module in (endpoint_reconcile, teardown, controller, liveness):
+            for module in (endpoint_reconcile, teardown, controller, liveness, handover):
                 stack.enter_context(patch.object(module, "datapath", kernel))
             yield self
 

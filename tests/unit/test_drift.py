@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.drift import edits, edits_of, wants_restart
+from ratchet.core.drift import edits, edits_of
 from ratchet.core.endpoint_spec import EndpointSpec, Route
 from ratchet.core.intent import WantedLink, wanted_links
 from ratchet.core.kinds import Wiring
@@ -54,40 +54,53 @@ EDITS = [
 @pytest.mark.parametrize(("edit", "words"), EDITS)
 def test_edits_are_described_in_words(edit: Callable[[Link], Link], words: tuple[str, ...]) -> None:
     for record in (vxlan(), with_ready(veth(), *Side), joined(own(Side.PRIMARY), None)):
-        assert edits(record, declared(edit(wanted()))) == words
+        assert edits(record, declared(edit(wanted()))).words == words
 
 
 def test_another_declared_wiring_is_an_edit_and_a_default_is_none() -> None:
     words = "wiring panel instead of direct, which needs a restart of both pods at once"
-    assert edits(veth(), declared(wanted(), Wiring.PANEL)) == (words,)
+    assert edits(veth(), declared(wanted(), Wiring.PANEL)).words == (words,)
     link = edit_properties(mtu=1400)(wanted())
-    assert edits(veth(), declared(link, Wiring.PANEL)) == (words, "in1: mtu 1400 instead of none")
+    assert edits(veth(), declared(link, Wiring.PANEL)).words == (words, "in1: mtu 1400 instead of none")
     patched = replace(veth(), wiring=Wiring.PANEL)
-    assert edits(patched, declared(wanted(), Wiring.PANEL)) == edits(patched, declared(wanted())) == ()
+    assert not edits(patched, declared(wanted(), Wiring.PANEL))
+    assert not edits(patched, declared(wanted()))
 
 
 @pytest.mark.parametrize("record", [wanted(), joined(None, own(Side.PAIR))])
 def test_a_link_whose_primary_has_not_joined_has_no_edits(record: Link) -> None:
-    assert edits(record, declared(edit_properties(mtu=1400)(wanted()))) == ()
-    assert edits(record, None) == ()
+    assert not edits(record, declared(edit_properties(mtu=1400)(wanted())))
+    assert not edits(record, None)
 
 
 def test_a_link_that_is_no_longer_declared_has_an_edit() -> None:
-    assert edits(veth(), None) == ("nothing asks for it any more",)
+    assert edits(veth(), None).words == ("nothing asks for it any more",)
 
 
 def test_a_restart_that_would_be_rejected_is_described_with_its_cause() -> None:
     refusal = InvalidIntentError("cannot link pod default/primary-pod: mtu: no")
-    assert edits(veth(), None, refusal) == (f"its pod would be refused now: {refusal}",)
+    assert edits(veth(), None, refusal).words == (f"its pod would be refused now: {refusal}",)
 
 
 def test_edits_are_the_differences_from_the_current_declarations() -> None:
-    assert edits_of(veth(), wanted_links([declaring_pod(), pod("pair-pod")])) == ()
+    assert not edits_of(veth(), wanted_links([declaring_pod(), pod("pair-pod")]))
     edited = annotated(declaring_pod(), local_ip="192.168.2.7")
     words = ("in1: addresses 192.168.2.7/24 instead of 192.168.2.100/24",)
-    assert edits_of(veth(), wanted_links([edited, pod("pair-pod")])) == words
-    assert wants_restart(veth(), words) == f"wants a restart of pod default/primary-pod: {words[0]}"
+    found = edits_of(veth(), wanted_links([edited, pod("pair-pod")]))
+    assert found.words == words
+    assert found.text(veth()) == f"wants a restart of pod default/primary-pod: {words[0]}"
     refused = annotated(declaring_pod(), local_ip="x")
-    (message,) = edits_of(veth(), wanted_links([refused]))
+    (message,) = edits_of(veth(), wanted_links([refused])).words
     assert message.startswith("its pod would be refused now: cannot link pod default/primary-pod: ratchet.local_ip: ")
-    assert edits_of(veth(), wanted_links([])) == ("nothing asks for it any more",)
+    assert edits_of(veth(), wanted_links([])).words == ("nothing asks for it any more",)
+
+
+def test_running_pods_follow_the_edits_of_a_topology_but_not_another_wiring() -> None:
+    link = edit_properties(mtu=1400)(wanted())
+    live = replace(declared(link), live=True)
+    assert (
+        edits(veth(), live).text(veth())
+        == "waits for the agent of node node-a to apply an edit: in1: mtu 1400 instead of none"
+    )
+    rewired = edits(veth(), replace(live, wiring=Wiring.PANEL))
+    assert rewired.text(veth()).startswith("wants a restart of pod default/primary-pod: wiring panel instead of direct")

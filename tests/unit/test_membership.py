@@ -12,7 +12,8 @@ from unittest.mock import patch
 
 import pytest
 
-from ratchet.agent.membership import Membership, _by_record, _replaced
+from ratchet.agent.edits import replaced
+from ratchet.agent.membership import Membership, _by_record
 from ratchet.core.intent import WantedLink, wanted_links
 from ratchet.core.intent.topology_limits import admit
 from ratchet.core.kinds import Wiring
@@ -65,7 +66,7 @@ class Declared:
 
 def membership_with(records: Declared) -> Membership:
     unused: Any = None
-    return Membership(unused, records.store(), unused, calls=unused, queue=unused)
+    return Membership(unused, records.store(), unused, calls=unused, queue=unused, handover=unused)
 
 
 def end_of_y(*, declared: bool = False) -> HeldEnd:
@@ -156,9 +157,9 @@ def test_an_end_stays_while_its_record_has_both_ends() -> None:
 def test_a_renamed_end_replaces_the_old_one_once() -> None:
     old = end_of_y()
     new, other = (replace(old, wanted=replace(old.wanted, name=name)) for name in ("new", "other"))
-    assert _replaced([other, old], old, None) == (other,)
-    assert _replaced([other, old], old, new) == (other, new)
-    assert _replaced([new, old], old, new) == (new,)
+    assert replaced([other, old], old, None) == (other,)
+    assert replaced([other, old], old, new) == (other, new)
+    assert replaced([new, old], old, new) == (new,)
 
 
 def test_an_event_of_an_edited_link_has_the_interface(node: AgentNode) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ratchet.core.endpoint_spec import EndpointSpec, Route
-from ratchet.core.interface import Device, InterfaceSpec, Observed, Parent, VethWire, VxlanWire
+from ratchet.core.interface import DEFAULT_TXQLEN, Device, InterfaceSpec, Observed, Parent, VethWire, VxlanWire
 from ratchet.core.kinds import Kind
 from ratchet.core.model import Encapsulation, Link, Side
 from ratchet.core.naming import end_mac_address
@@ -60,7 +60,8 @@ def with_vni(link: Link) -> Link:
 
 
 def device(port: InterfaceSpec, kind: str) -> Device:
-    return Device(port.ifname, 7, kind, True, True, port.mtu, "02:00:00:00:00:01", port.addresses)
+    mac = port.mac or "02:00:00:00:00:01"
+    return Device(port.ifname, 7, kind, True, True, port.mtu, mac, port.addresses, txqlen=DEFAULT_TXQLEN)
 
 
 def observed_as_planned(link: Link, side: Side, underlay: Underlay = UNDERLAY_A) -> Observed:
@@ -177,6 +178,7 @@ def test_readiness_for_an_earlier_peer_or_generation_does_not_count() -> None:
     observed = observed_as_planned(link, PRIMARY)
     assert isinstance(next_step(attempt(), moved, UNDERLAY_A, joined=True, deleted=False, observed=observed), Build)
     renewed = replace(link, generation=2)
+    observed = observed_as_planned(renewed, PRIMARY)
     assert next_step(attempt(), renewed, UNDERLAY_A, joined=True, deleted=False, observed=observed) == MarkReady()
 
 
@@ -528,3 +530,16 @@ def test_an_attempt_finds_its_end_by_either_name_of_its_pod() -> None:
     one = Attempt(link, PRIMARY, own(PRIMARY))
     assert one.as_recorded(wanted()).side is PRIMARY
     assert one.as_recorded(wanted().swapped()).side is PAIR
+
+
+def test_an_edit_is_recorded_by_the_primary_or_the_only_end() -> None:
+    edited = veth().primary.properties
+    wanted_now = replace(wanted(), pair=replace(wanted().pair, properties=replace(edited, mtu=1400)))
+    live = replace(attempt(), wanted=wanted_now, live=True)
+    for record in (veth(), with_ready(veth(), *Side), joined(own(PRIMARY), None)):
+        assert next_step(live, record, UNDERLAY_A, joined=True, deleted=False, observed=None) == Join()
+        frozen = replace(live, live=False)
+        assert next_step(frozen, record, UNDERLAY_A, joined=True, deleted=False, observed=None) != Join()
+    pair = replace(live, side=PAIR, sandbox=own(PAIR))
+    assert not pair.edits(veth())
+    assert pair.edits(joined(None, own(PAIR)))

@@ -12,9 +12,10 @@ class DeclaredLink(NamedTuple):
     """A declared link and the place of its declaration, which is empty for labels.
 
     `wiring` is the declared one. None: none is declared, and the link's own is not decided yet
-    (`WantedLink.effective_wiring`).
+    (`WantedLink.effective_wiring`). `live`: running pods follow edits of the declaration.
     """
 
     place: str
     link: Link
     wiring: Wiring | None = None
+    live: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -39,14 +39,14 @@ def items_of(node: YamlNode) -> list[YamlNode]:
 class Item:
     """An item, read field by field. Each method raises UnreadableError with the line and the field."""
 
-    def __init__(self, node: YamlNode, fields: Sequence[str]) -> None:
-        """`fields` are the required fields. The item may have any of the PROPERTIES too."""
+    def __init__(self, node: YamlNode, fields: Sequence[str], optional: Collection[str] = ()) -> None:
+        """`fields` are the required fields. The item may have the `optional` ones and any of the PROPERTIES too."""
         if not isinstance(node.value, dict):
             names = " and ".join((", ".join(fields[:-1]), fields[-1]) if fields[1:] else fields)
             raise UnreadableError(node.line, f"expected a link with {names}")
         self.line, self._fields = node.line, node.value
         for field, value in self._fields.items():
-            if field not in fields and field not in PROPERTIES:
+            if field not in fields and field not in PROPERTIES and field not in optional:
                 raise UnreadableError(value.line, "unknown field of a link", excerpt(field))
 
     def link(self, place: str, namespace: str, near: tuple[str, str], far: tuple[str, str]) -> DeclaredLink:
@@ -57,9 +57,9 @@ class Item:
         macs = [end.properties.mac for end in ends]
         if macs[0] is not None and macs[0] == macs[1]:
             raise self.fault("mac", f"both ends have {macs[0]}")
-        tunnel, port = self._of_link("kind", values.tunnel), self._of_link("vxlan_port", values.port)
+        tunnel, port = self.of_link("kind", values.tunnel), self.of_link("vxlan_port", values.port)
         link = Link(ordered_record_name(namespace, near, far), namespace, *ends, Encapsulation(bool(tunnel), port))
-        return DeclaredLink(place, link, self._of_link("wiring", values.wiring))
+        return DeclaredLink(place, link, self.of_link("wiring", values.wiring))
 
     def fault(self, field: str, cause: object) -> UnreadableError:
         node = self._fields.get(field)
@@ -137,7 +137,7 @@ class Item:
         ]
         return tuple(sorted(found))
 
-    def _of_link(self, field: str, read: Callable[[str], Value]) -> Value | None:
+    def of_link(self, field: str, read: Callable[[str], Value]) -> Value | None:
         """The value of a field of the whole link."""
         node = self._node(field)
         if node is not None and isinstance(node.value, list):

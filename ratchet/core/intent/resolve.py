@@ -144,7 +144,7 @@ class _Namespace:
     def _between(self, one: DeclaredLink) -> WantedLink | None:
         """A topology's link with its pods; None if both ends are one pod, which is refused."""
         primary, pair = (self.meant.get(end.name) for end in (one.link.primary, one.link.pair))
-        wanted = WantedLink(one.link, primary, pair, None, one.place, one.wiring)
+        wanted = WantedLink(one.link, primary, pair, None, one.place, one.wiring, one.live)
         if primary is not None and primary is pair:
             _refuse(wanted, wanted.place_of(Side.PAIR), "a pod cannot be linked to itself", self.refused)
             return None
@@ -191,7 +191,8 @@ def _as_one(first: WantedLink, same: Sequence[WantedLink]) -> WantedLink:
     if (link.name, link.primary, link.pair) != (name, primary, pair):
         link = replace(link, name=name, primary=primary, pair=pair)
     pods = first.pod(side), first.pod(side.other)
-    return WantedLink(link, *pods, first.declarer, first.place, first.wiring, tuple(same))
+    live = first.live and all(one.live for one in same if one.declarer is None)
+    return WantedLink(link, *pods, first.declarer, first.place, first.wiring, live, tuple(same))
 
 
 def _canonical(end: End, pod: Pod | None) -> End:

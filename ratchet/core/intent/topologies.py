@@ -22,6 +22,7 @@ TOPOLOGY_LABEL = "ratchet.topology"  # the label of a ConfigMap that is one
 TOPOLOGY_VALUES = ("true", "True", "TRUE")  # of this label; the API server compares the case
 TOPOLOGY_KEY = "links"
 _ENDPOINTS = "endpoints"
+_ON_EDIT = "on_edit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,13 @@ def refusal_for(pod: object, fault: Faulty) -> InvalidIntentError:
 def _drawn(topology: Topology, node: YamlNode, reserved: Collection[str]) -> DrawnLink:
     names: frozenset[str] | None = None
     try:
-        item = Item(node, (_ENDPOINTS,))
+        item = Item(node, (_ENDPOINTS,), (_ON_EDIT,))
         near, far = (_endpoint(item, text, reserved) for text in item.two(_ENDPOINTS))
         names = frozenset({near[0], far[0]})
         if len(names) == 1:
             raise item.fault(_ENDPOINTS, "a pod cannot be linked to itself")
-        return item.link(f"topology {topology}: line {item.line}", topology.namespace, near, far)
+        link = item.link(f"topology {topology}: line {item.line}", topology.namespace, near, far)
+        return link._replace(live=item.of_link(_ON_EDIT, values.on_edit) is not False)
     except UnreadableError as cause:
         return _faulty(topology, cause, names)
 

@@ -127,6 +127,13 @@ def wiring(value: str) -> Wiring:
     return Wiring(value)
 
 
+def on_edit(value: str) -> bool:
+    """Whether running pods follow edits of a link."""
+    if value not in ("live", "restart"):
+        raise ValueError(f'invalid on_edit "{excerpt(value)}": expected live or restart')
+    return value == "live"
+
+
 def port(value: str) -> int:
     """A UDP port."""
     if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= PORT_MOST:

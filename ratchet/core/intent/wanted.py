@@ -21,7 +21,8 @@ class WantedLink:
 
     `declarer` is the pod that declares it, None for a topology. `place` is the place of the declaration, empty for
     labels. If several places declare the link, these two are of the first one, and `declarations` has all of them.
-    `wiring` is the declared one; None: none is declared. That of `link` is decided later (`effective_wiring`).
+    `wiring` is the declared one; None: none is declared. That of `link` is decided later (`effective_wiring`). `live`:
+    running pods follow edits of the declaration.
     """
 
     link: Link
@@ -30,6 +31,7 @@ class WantedLink:
     declarer: Pod | None
     place: str = ""
     wiring: Wiring | None = None
+    live: bool = False
     declarations: tuple[WantedLink, ...] = field(default=(), repr=False)
 
     def pod(self, side: Side) -> Pod | None:

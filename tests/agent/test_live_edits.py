@@ -1,0 +1,218 @@
+"""Edits of a topology while its pods run: settings, peers, links added and removed."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from ratchet.core.model import State
+from ratchet.dev.hosts import command_in, ip
+from ratchet.dev.testbed import wait_for
+from tests.support.cluster import Cluster
+from tests.support.declarations import (
+    NOTHING,
+    TO_X,
+    TO_Y,
+    Placed,
+    X,
+    Y,
+    add_all,
+    assert_one_link,
+    in_labels,
+    in_topology,
+    place,
+)
+from tests.support.resync import held_at
+
+LINK = "default.x.in1.y.in1"
+EDITS: dict[str, dict[str, object]] = {
+    "mtu": {"mtu": 1300},
+    "addresses": {"addresses": [[*X, "10.0.3.1/24"], [Y[0]]]},
+    "routes": {"routes": [[{"to": "10.9.0.0/16", "via": TO_Y}], []]},
+    "rate": {"rate": "100mbit"},
+    "txqlen": {"txqlen": 77},
+    "sysctls": {"sysctls": {"net.ipv4.conf.IFNAME.rp_filter": 2}},
+    "offloads": {"offloads": False},
+    "mac": {"mac": ["02:00:00:00:0a:01", None]},
+}
+
+
+def topology(properties: dict[str, object], wiring: str) -> str:
+    return in_topology("x:in1", "y:in1", **{"addresses": [X, Y], "wiring": wiring, **properties})  # type: ignore[arg-type]
+
+
+def linked(cluster: Cluster, node_of_y: str, text: str) -> tuple[Placed, Placed]:
+    cluster.bed.create_topology("lab", text)
+    x, y = place(cluster, "x", NOTHING, cluster.a), place(cluster, "y", NOTHING, cluster.bed.kubelets[node_of_y])
+    add_all(cluster, x, y)
+    assert_one_link(cluster, x[1], y[1])
+    return x, y
+
+
+@contextmanager
+def pinging(cluster: Cluster, placed: Placed, address: str) -> Iterator[None]:
+    """Ping during the block, and assert that at most a few packets are lost: those of the moment of the change."""
+    command = command_in(placed[1].netns, "ping", "-n", "-i", "0.02", "-W", "1", address)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield
+        finally:
+            process.send_signal(2)
+            output = process.communicate(timeout=30)[0]
+    sent, received = (int(word.split()[0]) for word in output.splitlines()[-2].split(", ")[:2])
+    assert sent - received <= 5, output
+
+
+def identity(cluster: Cluster, placed: Placed) -> dict[str, Any]:
+    """What an interface keeps. The link-local address comes and goes with the carrier."""
+    found = cluster.identity(placed[1], "in1")
+    return {**found, "addresses": {one for one in found["addresses"] if not one.startswith("fe80")}}
+
+
+def indexes(cluster: Cluster, *placed: Placed) -> list[int]:
+    return [cluster.show(sandbox, "in1")["ifindex"] for _, sandbox in placed]
+
+
+def names(cluster: Cluster, placed: Placed) -> list[str]:
+    """The records that hold the interface of a pod."""
+    return [record.name for record in held_at(cluster.bed, placed[1], "in1")]
+
+
+def generation(cluster: Cluster, link: str = LINK) -> int | None:
+    return cluster.bed.links()[link].observed_generation
+
+
+@pytest.mark.parametrize("wiring", ["direct", "panel"])
+@pytest.mark.parametrize("node_of_y", ["a", "b"])
+def test_an_edit_of_settings_changes_the_running_interfaces(cluster: Cluster, node_of_y: str, wiring: str) -> None:
+    x, y = linked(cluster, node_of_y, topology({}, wiring))
+    before = indexes(cluster, x, y)
+    with pinging(cluster, x, TO_Y):
+        for made, edit in enumerate(EDITS.values(), 2):
+            cluster.bed.edit_topology("lab", topology(edit, wiring))
+            wait_for(f"generation {made}", lambda made=made: generation(cluster) == made)  # type: ignore[misc]
+            cluster.wait_until(State.LINKED, LINK)
+            assert_edited(cluster, x, y, edit)
+    assert indexes(cluster, x, y) == before
+    assert cluster.pods_with_event("LinkLost") == cluster.pods_with_event("WantsRestart") == set()
+    cluster.bed.edit_topology("lab", topology({}, wiring))
+    wait_for("the first settings", lambda: generation(cluster) == len(EDITS) + 2)
+    assert cluster.show(x[1], "in1")["txqlen"] == 1000
+    assert cluster.identity(x[1], "in1")["addresses"] >= set(X)
+
+
+def assert_edited(cluster: Cluster, x: Placed, y: Placed, edit: dict[str, object]) -> None:
+    """Assert that the interface of x has the settings of an edit, and no others."""
+    shown, addresses = cluster.show(x[1], "in1"), cluster.identity(x[1], "in1")["addresses"]
+    assert "10.0.3.1/24" in addresses or "addresses" not in edit
+    assert ("10.0.2.2/24" in cluster.identity(y[1], "in1")["addresses"]) is ("addresses" not in edit)
+    assert (shown["mtu"] == 1300) is ("mtu" in edit)
+    assert (shown["txqlen"] == 77) is ("txqlen" in edit)
+    assert (shown["address"] == "02:00:00:00:0a:01") is ("mac" in edit)
+    assert ("10.9.0.0/16" in ip("-n", x[1].netns, "route")) is ("routes" in edit)
+    tc = subprocess.run(command_in(x[1].netns, "tc", "qdisc", "show", "dev", "in1"), check=True, capture_output=True)
+    assert (b"100Mbit" in tc.stdout) is ("rate" in edit)
+
+
+@pytest.mark.parametrize("wiring", ["direct", "panel"])
+@pytest.mark.parametrize("node_of_y", ["a", "b"])
+def test_an_edit_of_the_encapsulation_replaces_the_tunnel(cluster: Cluster, node_of_y: str, wiring: str) -> None:
+    """In panel wiring, both interfaces stay."""
+    x, y = linked(cluster, node_of_y, topology({}, wiring))
+    before = [identity(cluster, one) for one in (x, y)]
+    edits: list[dict[str, object]] = [{"kind": "vxlan"}, {"kind": "vxlan", "vxlan_port": 4790}, {}]
+    for made, edit in enumerate(edits, 2):
+        cluster.bed.edit_topology("lab", topology(edit, wiring))
+        wait_for(f"generation {made}", lambda made=made: generation(cluster) == made)  # type: ignore[misc]
+        cluster.wait_until(State.LINKED, LINK)
+        wait_for("a ping", lambda: cluster.pings(x[1], TO_Y))
+    if wiring == "panel":
+        assert [identity(cluster, one) for one in (x, y)] == before
+
+
+@pytest.mark.parametrize("wiring", ["direct", "panel"])
+@pytest.mark.parametrize("node_of_z", ["a", "b"])
+def test_an_end_moves_to_another_peer(cluster: Cluster, node_of_z: str, wiring: str) -> None:
+    """In panel wiring, its interface stays."""
+    z = place(cluster, "z", NOTHING, cluster.bed.kubelets[node_of_z])
+    add_all(cluster, z)
+    x, y = linked(cluster, "b", topology({}, wiring))
+    before = identity(cluster, x)
+    for peer, left in ((z, y), (y, z), (z, y)):
+        name = peer[1].pod.name
+        cluster.bed.edit_topology("lab", in_topology("x:in1", f"{name}:in1", wiring=wiring))
+        wait_for(f"the link to {name}", lambda name=name: names(cluster, x) == [f"default.x.in1.{name}.in1"])  # type: ignore[misc]
+        wait_for("the old peer's end", lambda left=left: names(cluster, left) == [])  # type: ignore[misc]
+        assert_one_link(cluster, x[1], peer[1])
+        wait_for("the old interface", lambda left=left: cluster.interfaces(left[1]) == [])  # type: ignore[misc]
+        assert identity(cluster, x) == before or wiring == "direct"
+    assert cluster.pods_with_event("WantsRestart") == set()
+
+
+@pytest.mark.parametrize("node_of_y", ["a", "b"])
+def test_links_are_removed_and_added_while_pods_run(cluster: Cluster, node_of_y: str) -> None:
+    x, y = linked(cluster, node_of_y, topology({}, "direct"))
+    for edit in ("", topology({}, "direct")):
+        cluster.bed.edit_topology("lab", edit)
+        wait_for("the edit", lambda edit=edit: bool(held_at(cluster.bed, x[1], "in1")) is bool(edit))  # type: ignore[misc]
+        if not edit:
+            wait_for("no interfaces", lambda: [cluster.interfaces(one) for _, one in (x, y)] == [[], []])
+    assert_one_link(cluster, x[1], y[1])
+    cluster.bed.delete_topologies()
+    wait_for("no interfaces", lambda: [cluster.interfaces(one) for _, one in (x, y)] == [[], []])
+    wait_for("no record", lambda: cluster.bed.links() == {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '- {endpoints: ["x:in1", ',
+        '- {endpoints: ["x:in1", "y:in1"], mtu: 1}',
+        '- {endpoints: ["x:in1", "y:in1"], colour: red}',
+        '- endpoints: ["x:in1", "x:in2"]',
+    ],
+    ids=["unreadable", "an invalid value", "an unknown field", "a pod linked to itself"],
+)
+def test_an_invalid_edit_leaves_the_last_good_links(cluster: Cluster, text: str) -> None:
+    x, y = linked(cluster, "b", topology({}, "direct"))
+    before = indexes(cluster, x, y)
+    cluster.bed.edit_topology("lab", text)
+    wait_for("an Event", lambda: x[1].pod.uid in cluster.pods_with_event("WantsRestart"))
+    for node in (cluster.a, cluster.b):
+        cluster.renew(node)
+    assert_one_link(cluster, x[1], y[1])
+    cluster.bed.edit_topology("lab", topology({"mtu": 1300}, "direct"))
+    wait_for("the good edit", lambda: cluster.show(x[1], "in1")["mtu"] == cluster.show(y[1], "in1")["mtu"] == 1300)
+    assert indexes(cluster, x, y) == before
+
+
+def test_an_edit_takes_effect_that_was_made_while_no_agent_ran(cluster: Cluster) -> None:
+    x, y = linked(cluster, "b", topology({}, "panel"))
+    before = indexes(cluster, x, y)
+    for agent in cluster.bed.agents.values():
+        agent.kill()
+    cluster.bed.edit_topology("lab", topology({"mtu": 1300}, "panel"))
+    for agent in cluster.bed.agents.values():
+        agent.start()
+    wait_for("the edit", lambda: [cluster.show(one, "in1")["mtu"] for _, one in (x, y)] == [1300, 1300])
+    assert indexes(cluster, x, y) == before
+
+
+def test_a_pods_own_declaration_does_not_follow_edits(cluster: Cluster) -> None:
+    """The labels of a running pod are not trusted. A topology that declares the link too gets no say in them."""
+    x, y = place(cluster, "x", in_labels("y", [X, Y]), cluster.a), place(cluster, "y", NOTHING, cluster.b)
+    add_all(cluster, x, y)
+    assert_one_link(cluster, x[1], y[1])
+    before = indexes(cluster, x, y)
+    body: dict[str, Any] = {"metadata": {"labels": {"ratchet.primary": None, "ratchet.pair_name": None}}}
+    cluster.bed.api.patch(f"{cluster.bed.pods_path}/x", body)
+    wait_for("an Event", lambda: x[1].pod.uid in cluster.pods_with_event("WantsRestart"))
+    cluster.bed.create_topology("lab", in_topology("x:in1", "y:in1", mtu=1300))
+    wait_for("another Event", lambda: "mtu 1300" in str(cluster.bed.api.list("/api/v1/namespaces/default/events")))
+    assert_one_link(cluster, x[1], y[1])
+    assert indexes(cluster, x, y) == before
+    assert cluster.pings(y[1], TO_X)
