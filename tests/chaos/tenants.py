@@ -67,20 +67,18 @@ class Tenants:
             spec = LinkSpec(slot.pod, f"out{slot.number}", step.peer, f"in{slot.number}", slot.number, wiring)
             self._declared[step.slot] = Declared(spec, step.swapped)
         concerned = {slot.pod, step.peer, before.spec.pair if before else ""} - {""}
-        if before is not None or slot.place is not Place.TOPOLOGY:  # a link that a topology adds is made at once
-            self.stale |= concerned
-        if slot.place is Place.TOPOLOGY:
+        if slot.place is Place.TOPOLOGY:  # running pods follow it
             name = TOPOLOGIES[slot.number % len(TOPOLOGIES)]
             self._world.bed.edit_topology(name, self._topology(name))
         else:
+            self.stale |= concerned
             self._patch(slot.pod)
 
     def probe(self) -> list[LinkSpec]:
         """Declare a new link between each two probes, and return them. Their agents have to read the topology."""
         pairs = zip(PROBES, (*PROBES[1:], PROBES[0]), strict=True)
-        if len(self._probes) >= MOST_PROBES:  # the earlier links go when the probes restart
+        if len(self._probes) >= MOST_PROBES:
             self._probes.clear()
-            self.stale |= set(PROBES)
         added = [
             LinkSpec(one, f"next{at}", other, f"prev{at}", at) for at, (one, other) in enumerate(pairs, self._number)
         ]
@@ -96,12 +94,11 @@ class Tenants:
         self._world.bed.create_topology(HOSTILE_TOPOLOGY, hostile_topology(step.fault))
 
     def end_hostility(self) -> None:
-        """Delete that topology. Its links go when the hostile pods restart."""
+        """Delete that topology, and with it its links."""
         path = f"/api/v1/namespaces/{self._world.bed.namespace}/configmaps/{HOSTILE_TOPOLOGY}"
         api = self._world.bed.api
         with suppress(NotFoundError):  # the response to an earlier try was lost
             api.delete(path, uid=api.get(path)["metadata"]["uid"])
-        self.stale |= set(HOSTILE_PODS)
 
     def _labels(self, pod: str) -> dict[str, str]:
         own = [one.spec.labels for slot, one in self._declared.items() if _declares(slot, pod, Place.LABELS)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ratchet.dev.testbed import wait_for
 from tests.e2e.walkthrough import run_page, walk_through
 from tests.e2e.world import PAIR, World, pod, primary
 
@@ -78,7 +79,7 @@ def test_a_topology_and_its_pods_are_linked_by_one_apply(world: World) -> None:
     assert "Not observed" not in world.ratchet("inspect", "a:in1", "-n", world.namespace)
 
 
-def test_link_properties_are_applied_and_edits_apply_at_the_restart(world: World) -> None:
+def test_link_properties_are_applied_and_edits_apply_at_once_or_at_the_restart(world: World) -> None:
     wanted = {
         "mtu": 1400,
         "txqlen": 77,
@@ -108,7 +109,15 @@ def test_link_properties_are_applied_and_edits_apply_at_the_restart(world: World
     for name, address in (("a", "10.0.1.2"), ("b", "10.0.2.2"), ("a", "10.0.3.2")):
         world.wait_for_ping(name, address)
 
-    links[0]["mtu"] = 1300
+    before = world.device("a", "in1")["ifindex"], world.device("b", "in2")["ifindex"]
+    links[0]["mtu"], links[0]["rate"] = 1350, None
+    world.apply({**lab, "data": {"links": json.dumps(links)}})
+    for name, ifname in (("a", "in1"), ("b", "in2")):
+        wait_for("the edited MTU", lambda at=(name, ifname): world.device(*at)["mtu"] == 1350)  # type: ignore[misc]
+    assert (world.device("a", "in1")["ifindex"], world.device("b", "in2")["ifindex"]) == before
+    world.wait_for_ping("a", "10.0.1.2")
+
+    links[0]["mtu"], links[0]["on_edit"] = 1300, "restart"
     world.apply({**lab, "data": {"links": json.dumps(links)}})
     world.kubectl("wait", "--for=create", "event", "--field-selector=reason=WantsRestart", "--timeout=20s")
     assert "wants a restart" in world.kubectl("describe", "pod", "a")
