@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ratchet.core.endpoint_spec import EndState
 from ratchet.core.model import Link, Side
 from ratchet.core.state_machine import derive
 
@@ -111,8 +112,10 @@ def age(created: datetime | None, now: datetime) -> str:
 
 
 def _state(link: Link) -> str:
-    """The state, with a mark if an end has an error."""
-    return f"{derive(link)}{'!' if any(link.end(side).error for side in Side) else ''}"
+    """The state, with a mark if an end has an error, and whether the link is held down or cut."""
+    mark = "!" if any(link.end(side).error for side in Side) else ""
+    states = {link.end(side).properties.state for side in Side} - {EndState.UP}
+    return "".join((derive(link), mark, *(f",{state}" for state in sorted(states))))
 
 
 def _endpoint(link: Link, side: Side) -> str:

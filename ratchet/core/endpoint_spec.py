@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from ratchet.core.packed import Packed
@@ -76,13 +77,25 @@ class PackedSysctls(Packed[Sysctl]):
         return name, int(value)
 
 
+class EndState(StrEnum):
+    """What the link does with what the pod of an end sends.
+
+    UP: it carries it. CUT: it drops it, and both ends keep their carrier, as with one broken fibre. DOWN: neither end
+    has carrier. A link is down at both ends.
+    """
+
+    UP = "up"
+    CUT = "cut"
+    DOWN = "down"
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointSpec:
     """The declared settings of an end's interface. The default of each leaves it to Ratchet or the kernel.
 
     `mtu` is in bytes, `mac` as in 02:00:00:00:00:01, `txqlen` in packets. The names of `sysctls` have IFNAME for the
     interface's name. `offloads` False: the kernel passes each packet whole and with its checksum. `rate` limits what
-    the pod sends, in bits per second.
+    the pod sends, in bits per second. `state` other than UP needs panel wiring.
     """
 
     mtu: int | None = None
@@ -92,6 +105,7 @@ class EndpointSpec:
     sysctls: Sequence[Sysctl] = ()
     offloads: bool = True
     rate: int | None = None
+    state: EndState = EndState.UP
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "routes", PackedRoutes.of(self.routes))

@@ -53,8 +53,9 @@ class InterfaceSpec:
     is the MAC address at creation (empty: the kernel chooses); a pod may change it, and it is not changed back. The
     other settings are as in `core.endpoint_spec.EndpointSpec`. `renewed`: an earlier specification was applied before,
     and what it added is removed. `edited`: this one has not been applied yet, so the MAC address and what is not set
-    get the values of a new interface. `group` is that of the attachment, in the panel; 0: the group of interfaces in
-    pods. `slot` is the attachment's place in the panel; None in direct wiring.
+    get the values of a new interface. `sends` False: what the pod sends is dropped in the panel. `group` is that of the
+    attachment, in the panel; 0: the group of interfaces in pods. `slot` is the attachment's place in the panel; None in
+    direct wiring.
     """
 
     netns: str
@@ -69,6 +70,7 @@ class InterfaceSpec:
     rate: int | None = None
     renewed: bool = False
     edited: bool = False
+    sends: bool = True
     cookie: int = 0
     index: int = 0
     group: int = 0

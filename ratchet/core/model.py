@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
-from ratchet.core.endpoint_spec import UNSET, EndpointSpec
+from ratchet.core.endpoint_spec import UNSET, EndpointSpec, EndState
 from ratchet.core.kinds import LOCAL_KINDS, Kind, Wiring
 from ratchet.core.packed import Packed
 from ratchet.core.sandbox import Sandbox
@@ -226,9 +226,18 @@ class Link:
         return Kind.VETH if self.wiring is Wiring.DIRECT else Kind.PATCH
 
     @property
+    def is_held_down(self) -> bool:
+        """Whether the declaration wants the link without carrier."""
+        return EndState.DOWN in (self.primary.properties.state, self.pair.properties.state)
+
+    @property
     def is_local(self) -> bool:
         """Whether both ends have joined, and one node builds them together."""
         return self.kind in LOCAL_KINDS
+
+    def built_with(self, side: Side) -> tuple[Side, ...]:
+        """The ends that one pass of this side builds. If the link is held down, each pass takes its own carrier."""
+        return (side, side.other) if self.is_local and not self.is_held_down else (side,)
 
     def tunnel_addresses(self, side: Side) -> tuple[str, str] | None:
         """The VTEPs of a tunnel at this end, local and remote; None if there is no pair of one family.
@@ -271,9 +280,7 @@ class Link:
     def is_connected(self, side: Side) -> bool:
         """Whether this end was built for its peer, perhaps with the settings of an earlier generation."""
         ready, due = self.end(side).ready, self.due(side)
-        if ready is None or due is None:
-            return False
-        return (ready.sandbox, ready.peer) == (due.sandbox, due.peer)
+        return ready is not None and due is not None and (ready.sandbox, ready.peer) == (due.sandbox, due.peer)
 
     @property
     def observed_generation(self) -> int | None:

@@ -74,7 +74,7 @@ def mark_ready(record: Link, side: Side, now: datetime) -> Link:
     """The record with `side` ready and without its error. Both ends on one node become ready at once."""
     updated = record
     steps: list[Move] = []
-    sides = _built_with(record, side)
+    sides = record.built_with(side)
     for one in sides:
         updated = _without_error(updated, one)
         if not updated.is_ready(one):
@@ -87,7 +87,7 @@ def mark_ready(record: Link, side: Side, now: datetime) -> Link:
 def mark_lost(record: Link, side: Side, reason: str, now: datetime) -> Link:
     """The record with `side` lost: its interface or its node is gone. A link on one node loses both ends."""
     lost, steps = record, list[Move]()
-    for one in _built_with(record, side):
+    for one in record.built_with(side):
         lost, more = _without_ready(lost, one)
         steps += more
     return _with_history(lost, record, steps, reason, now)
@@ -135,10 +135,6 @@ def renumber(record: Link, vni: int, reason: str, now: datetime, *, refused: boo
 def _without_error(record: Link, side: Side) -> Link:
     end = record.end(side)
     return record if end.error is None else record.with_end(side, replace(end, error=None))
-
-
-def _built_with(record: Link, side: Side) -> tuple[Side, ...]:
-    return (side, side.other) if record.is_local else (side,)
 
 
 def _expected_after_join(record: Link, side: Side, sandbox: Sandbox) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ratchet.core.endpoint_spec import EndState
 from ratchet.core.interface import (
     FRAGMENTED_MTU_MAX,
     CableWire,
@@ -34,7 +35,7 @@ def wire_of(record: Link, side: Side, underlay: Underlay, here: Location, peer: 
     those of `underlay`; the peer's are the record's.
 
     Raises AddressFamilyError if the nodes have no address family in common. Raises InvalidIntentError if a declared MTU
-    exceeds the tunnel's maximum.
+    exceeds the tunnel's maximum, or if a link in direct wiring is to be down.
     """
     if record.is_local or (record.kind is None and record.wiring is Wiring.PANEL):
         return _wire_on_one_node(record, side, underlay, here, peer)
@@ -56,17 +57,22 @@ def wire_of(record: Link, side: Side, underlay: Underlay, here: Location, peer: 
         remote_port=remote_port,
         # A tunnel in the panel is not pinned to an interface, so that the kernel does not limit its MTU.
         parent=underlay.parent if record.wiring is Wiring.DIRECT else replace(underlay.parent, index=0),
-        carrier=record.is_connected(side.other) or not underlay.has_agent,
+        carrier=_has_carrier(record, side, underlay),
         guard=underlay.guard,
         wiring=record.wiring,
     )
 
 
+def _has_carrier(record: Link, side: Side, underlay: Underlay) -> bool:
+    """Whether the end of a tunnel must have carrier. Without an agent, nobody gives it later."""
+    return not record.is_held_down and (record.is_connected(side.other) or not underlay.has_agent)
+
+
 def _wire_on_one_node(record: Link, side: Side, underlay: Underlay, here: Location, peer: Location | None) -> Wire:
-    """A vEth, or the cables of a link in panel wiring: both, or this end's if its peer has not joined on this node."""
+    """A vEth, or the cables of a link in panel wiring: both, or this end's if it has no peer or is held down."""
     if record.wiring is Wiring.PANEL:
         cable = cable_wire(record, side, underlay, here)
-        if peer is None or record.kind is None:
+        if peer is None or record.kind is None or record.is_held_down:
             return cable
         return PatchWire(record.name, cable.near, _port(record, side.other, underlay.cable_mtu, peer))
     if peer is None:
@@ -117,6 +123,12 @@ def _least_mtu(underlay: Underlay, other: Sandbox) -> tuple[int, str]:
 def _port(record: Link, side: Side, mtu: int, location: Location) -> InterfaceSpec:
     end = record.end(side)
     wanted = end.properties
+    if wanted.state is not EndState.UP and record.wiring is Wiring.DIRECT:
+        raise InvalidIntentError(
+            f"cannot link pod {end.sandbox.pod if end.sandbox else end.name}: state: {end.ifname} is in direct wiring, "
+            "whose links cannot be down",
+            details="Set wiring: panel and restart both pods, or omit state.",
+        )
     mac = wanted.mac or end_mac_address(record, side)
     return InterfaceSpec(
         netns=location.netns,
@@ -129,6 +141,7 @@ def _port(record: Link, side: Side, mtu: int, location: Location) -> InterfaceSp
         sysctls=tuple(wanted.sysctls),
         offloads=wanted.offloads,
         rate=wanted.rate,
+        sends=wanted.state is not EndState.CUT,
         renewed=record.generation > 1,
         edited=end.ready is not None and end.ready.generation < record.generation,
         cookie=location.cookie,

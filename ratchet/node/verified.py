@@ -33,11 +33,11 @@ class VerifiedEnds:
         self._tunnels: dict[tuple[str, Side], Tunnel] = {}
 
     def note(self, record: Link, side: Side, underlay: Underlay, *, up: bool, tunnel: Tunnel | None = None) -> None:
-        """Note whether an end is up, with its record as stored. For a vEth this covers both ends.
+        """Note whether an end is up, with its record as stored, and the end that was built with it.
 
         `tunnel` has the parameters with which the end of a tunnel was verified.
         """
-        for one in (side, side.other) if record.is_local else (side,):
+        for one in record.built_with(side):
             if up:
                 self._by[record.name, one] = _Basis(record.resource_version, underlay)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from tests.support.declarations import (
     place,
 )
 from tests.support.resync import held_at
+from tests.support.wired import has_carrier
 
 LINK = "default.x.in1.y.in1"
 EDITS: dict[str, dict[str, object]] = {
@@ -151,6 +153,45 @@ def test_an_end_moves_to_another_peer(cluster: Cluster, node_of_z: str, wiring: 
         wait_for("the old interface", lambda left=left: cluster.interfaces(left[1]) == [])  # type: ignore[misc]
         assert identity(cluster, x) == before or wiring == "direct"
     assert cluster.pods_with_event("WantsRestart") == set()
+
+
+def rx_packets(placed: Placed) -> int:
+    (shown,) = json.loads(ip("-j", "-s", "-n", placed[1].netns, "link", "show", "dev", "in1"))
+    return int(shown["stats64"]["rx"]["packets"])
+
+
+@pytest.mark.parametrize("kind", ["auto", "vxlan"])
+@pytest.mark.parametrize("node_of_y", ["a", "b"])
+def test_a_link_is_held_down_and_cut(cluster: Cluster, node_of_y: str, kind: str) -> None:
+    x, y = linked(cluster, node_of_y, topology({"kind": kind}, "panel"))
+    before = [identity(cluster, one) for one in (x, y)]
+
+    def becomes(state: object, *, carrier: bool) -> None:
+        made = (generation(cluster) or 0) + 1
+        cluster.bed.edit_topology("lab", topology({"kind": kind, "state": state}, "panel"))
+        wait_for(f"state {state}", lambda: generation(cluster) == made)
+        for _, sandbox in (x, y):
+            wait_for(f"carrier {carrier}", lambda at=sandbox: has_carrier(cluster, at, "in1") is carrier)  # type: ignore[misc]
+        assert [identity(cluster, one) for one in (x, y)] == before
+
+    becomes("down", carrier=False)
+    assert not cluster.pings(x[1], TO_Y)
+    becomes("up", carrier=True)
+    wait_for("a ping", lambda: cluster.pings(x[1], TO_Y))
+    for state, sender, receiver in ((["down", "up"], y, x), (["up", "down"], x, y)):
+        becomes(state, carrier=True)
+        cut, heard = rx_packets(sender), rx_packets(receiver)
+        assert not cluster.pings(sender[1], TO_X if sender is y else TO_Y)
+        assert rx_packets(receiver) > heard, "what the other pod sends arrives"
+        assert rx_packets(sender) == cut, "what this pod sends is dropped"
+        becomes("up", carrier=True)
+        wait_for("a ping", lambda: cluster.pings(x[1], TO_Y))
+    becomes("down", carrier=False)
+    for node in (cluster.a, cluster.b):
+        cluster.renew(node)
+    assert not has_carrier(cluster, x[1], "in1")
+    becomes(None, carrier=True)
+    wait_for("a ping", lambda: cluster.pings(x[1], TO_Y))
 
 
 @pytest.mark.parametrize("node_of_y", ["a", "b"])

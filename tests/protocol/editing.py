@@ -433,7 +433,8 @@ class Edit:
         records = {name: link_of(text) for name, text in texts.items()}
         yield from doubly_held(records.values())
         old, new = self._names
-        if self.live and old == new and not self._is_connected(world, texts.get(old)):
+        held_down = self.after.wanted().links[0].link.is_held_down
+        if self.live and old == new and not held_down and not self._is_connected(world, texts.get(old)):
             yield CUT_WHILE_RUNNING
         if self.live and records and self._lost_its_cable(world, self.after.wanted().links[0]):
             yield CABLE_LOST

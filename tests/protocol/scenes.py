@@ -608,9 +608,9 @@ def _leftovers_of_dead_sandboxes(texts: list[str], world: World) -> Iterator[str
 
 
 def _carrier_faults(texts: list[str], world: World) -> Iterator[str]:
-    """Faults of cables: those of a linked link have carrier, those of an end without a peer have none."""
+    """Faults of cables: those of a linked link have carrier, those without a peer or of a link held down have none."""
     states = {
-        netns_path(end.sandbox.container_id): (record.kind, derive(record) is State.LINKED)
+        netns_path(end.sandbox.container_id): (record.kind, derive(record) is State.LINKED and not record.is_held_down)
         for record in map(link_of, texts)
         for end in (record.primary, record.pair)
         if end.sandbox is not None

@@ -108,6 +108,10 @@ SCENES = {
     "adjusted, VXLAN": adjusted("A", "B", "mtu: 1400"),
     "adjusted, patch": adjusted("A", "A", "mtu: 1400", "panel"),
     "adjusted, panel, VXLAN": adjusted("A", "B", "mtu: 1400", "panel"),
+    "held down, patch": adjusted("A", "A", "state: down", "panel"),
+    "held down, VXLAN": adjusted("A", "B", "state: down", "panel"),
+    "cut, patch": adjusted("A", "A", "state: [down, up]", "panel"),
+    "cut, VXLAN": adjusted("A", "B", "state: [down, up]", "panel"),
     "renamed, vEth": renamed("A", "A"),
     "renamed, VXLAN": renamed("A", "B"),
     "renamed, vEth, two workers": renamed("A", "A", workers=2, restarted=True),
@@ -247,6 +251,13 @@ def editing_within_a_generation() -> Iterator[None]:
 
 
 @contextmanager
+def holding_both_ends_at_once() -> Iterator[None]:
+    """The pass of one end records that both ends of a link on one node are held down."""
+    with patch.object(Link, "built_with", lambda _record, side: (side, side.other)):
+        yield
+
+
+@contextmanager
 def waiting_for_the_peer_to_leave() -> Iterator[None]:
     """A link that a topology does not declare any more stays while both ends are held."""
     with patch.object(membership, "is_kept", lambda _end, record, entry: has_peer(record, entry)):
@@ -287,6 +298,7 @@ MUTATIONS: dict[str, Witness] = {
     "an edit is not recorded": (keeping_the_recorded_declaration, adjusted("A", "B", "mtu: 1400"), OLD_LINK_LEFT),
     "an edit has no generation": (editing_within_a_generation, adjusted("A", "B", "mtu: 1400"), FALSE_CLAIM),
     "the peer keeps an undeclared link": (waiting_for_the_peer_to_leave, moved_live("A", "B", "A"), OLD_LINK_LEFT),
+    "both ends held down at once": (holding_both_ends_at_once, SCENES["held down, patch"], FALSE_CLAIM),
     "no interface is handed over": (removing_every_interface, moved_live("A", "B", "A", "panel"), CABLE_LOST),
     "interfaces stay": (leaving_interfaces_behind, moved("A", "B", "A", restarted=True), OTHER_INTERFACES),
 }

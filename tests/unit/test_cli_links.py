@@ -14,7 +14,7 @@ import pytest
 
 from ratchet.cli.link_table import LinkTable, age, shortened, table
 from ratchet.cli.links import LinkFilter, link_as_json, print_links, watch_links
-from ratchet.core.endpoint_spec import EndpointSpec
+from ratchet.core.endpoint_spec import EndpointSpec, EndState
 from ratchet.core.kinds import Wiring
 from ratchet.core.model import Link, Side
 from ratchet.core.pod import Pod
@@ -75,6 +75,17 @@ def test_the_table_has_a_row_for_each_link_in_order(capsys: Captured) -> None:
         ["default", "primary-pod:in1", "pair-pod:in2", "linked", "vxlan", "11", "-"],
     ]
     assert [line.split()[1] for line in err.splitlines()] == ["b", "c", "d"], "of which nothing in the namespace speaks"
+
+
+@pytest.mark.parametrize(
+    ("states", "shown"),
+    [(("up", "up"), "linked"), (("down", "down"), "linked,down"), (("cut", "up"), "linked,cut")],
+)
+def test_the_state_shows_a_link_that_is_down_or_cut(states: tuple[str, str], shown: str) -> None:
+    link = with_ready(veth(), *Side)
+    for side, state in zip(Side, states, strict=True):
+        link = link.with_end(side, replace(link.end(side), properties=EndpointSpec(state=EndState(state))))
+    assert LinkTable().row(link, NOW)[3] == shown
 
 
 EDITED = [annotated(declaring_pod(), pair_ip="192.168.2.9"), pod("pair-pod")]

@@ -15,6 +15,7 @@ from ratchet.cli.manifest_checks import find_problems
 from ratchet.cli.problems import Problem
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.intent import names_every_pod, wanted_links
+from ratchet.core.intent.topologies import Faulty, drawn_links
 from ratchet.core.model import Side
 from ratchet.core.pod import Pod, Topology
 from ratchet.store.codec.pods import decode_topology
@@ -260,3 +261,34 @@ def test_any_text_is_accepted_or_rejected_with_a_short_printable_error() -> None
 
     check()
     assert {(False, True), (False, False), (True, False)} <= outcomes
+
+
+@pytest.mark.parametrize(
+    ("text", "states"),
+    [
+        ("state: up", "up up"),
+        ("state: down", "down down"),
+        ("state: [down, up]", "cut up"),
+        ("state: [up, down]", "up cut"),
+    ],
+)
+def test_a_state_is_of_the_carrier_or_of_what_each_pod_sends(text: str, states: str) -> None:
+    (drawn,) = drawn_links(Topology("default", "lab", f'- {{endpoints: ["a:x", "b:y"], {text}}}'), {"lo"})
+    assert not isinstance(drawn, Faulty)
+    assert f"{drawn.link.primary.properties.state} {drawn.link.pair.properties.state}" == states
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("state: cut", 'invalid state "cut": expected up or down'),
+        ("state: [down]", "expected a list of two"),
+        ("state: down, wiring: direct", "a link in direct wiring cannot be down: it needs wiring: panel"),
+        ("on_edit: never", 'invalid on_edit "never": expected live or restart'),
+        ("on_edit: [live, live]", "expected one value for the link"),
+    ],
+)
+def test_an_invalid_state_or_on_edit_is_rejected(text: str, cause: str) -> None:
+    (drawn,) = drawn_links(Topology("default", "lab", f'- {{endpoints: ["a:x", "b:y"], {text}}}'), {"lo"})
+    assert isinstance(drawn, Faulty)
+    assert cause in drawn.cause

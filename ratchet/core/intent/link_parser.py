@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TypeVar
 
-from ratchet.core.endpoint_spec import EndpointSpec, Route, Sysctl
+from ratchet.core.endpoint_spec import EndpointSpec, EndState, Route, Sysctl
 from ratchet.core.escape import excerpt
 from ratchet.core.intent import values
 from ratchet.core.intent.declared import DeclaredLink
 from ratchet.core.intent.yaml_source import UnreadableError, YamlNode
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import Address, Encapsulation, End, Link
 from ratchet.core.naming import ordered_record_name
 from ratchet.core.sysctls import DISABLE_IPV6
@@ -19,7 +20,7 @@ LINKS_MOST = 256  # in one list
 # Fields of the ends: a list of two, or for those of _ALIKE one value for both. Other fields are of the link.
 _ALIKE = frozenset({"mtu", "txqlen", "sysctls", "offloads", "rate"})
 _APART = frozenset({"addresses", "mac", "routes"})
-PROPERTIES = _ALIKE | _APART | {"kind", "vxlan_port", "wiring"}
+PROPERTIES = _ALIKE | _APART | {"kind", "vxlan_port", "wiring", "state"}
 _ROUTE_FIELDS = ("to", "via", "metric")
 
 Value = TypeVar("Value")
@@ -59,7 +60,10 @@ class Item:
             raise self.fault("mac", f"both ends have {macs[0]}")
         tunnel, port = self.of_link("kind", values.tunnel), self.of_link("vxlan_port", values.port)
         link = Link(ordered_record_name(namespace, near, far), namespace, *ends, Encapsulation(bool(tunnel), port))
-        return DeclaredLink(place, link, self.of_link("wiring", values.wiring))
+        wiring = self.of_link("wiring", values.wiring)
+        if wiring is Wiring.DIRECT and {end.properties.state for end in ends} != {EndState.UP}:
+            raise self.fault("state", "a link in direct wiring cannot be down: it needs wiring: panel")
+        return DeclaredLink(place, link, wiring)
 
     def fault(self, field: str, cause: object) -> UnreadableError:
         node = self._fields.get(field)
@@ -90,6 +94,7 @@ class Item:
             sysctls=self._sysctls(self._of_end("sysctls", at)),
             offloads=self._value("offloads", self._of_end("offloads", at), values.offloads) is not False,
             rate=self._value("rate", self._of_end("rate", at), values.rate),
+            state=self._state(at),
         )
         self._refuse_contradictions(addresses, properties)
         return End(*where, addresses, properties)
@@ -136,6 +141,14 @@ class Item:
             for name, value in node.value.items()
         ]
         return tuple(sorted(found))
+
+    def _state(self, at: int) -> EndState:
+        """The state of one end. One value is about the carrier, a list of two about what each pod sends."""
+        node, down = self._node("state"), EndState.DOWN
+        if node is not None and isinstance(node.value, list):
+            node, down = self._ends("state")[at], EndState.CUT
+        is_up = self._value("state", node, values.is_up)
+        return down if is_up is False else EndState.UP
 
     def of_link(self, field: str, read: Callable[[str], Value]) -> Value | None:
         """The value of a field of the whole link."""

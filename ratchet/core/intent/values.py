@@ -134,6 +134,13 @@ def on_edit(value: str) -> bool:
     return value == "live"
 
 
+def is_up(value: str) -> bool:
+    """Whether a link, or a direction of it, is up."""
+    if value not in ("up", "down"):
+        raise ValueError(f'invalid state "{excerpt(value)}": expected up or down')
+    return value == "up"
+
+
 def port(value: str) -> int:
     """A UDP port."""
     if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= PORT_MOST:

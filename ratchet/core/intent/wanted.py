@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from ratchet.core.endpoint_spec import EndState
 from ratchet.core.intent.labels import LOCAL_IFNAME, PAIR_IFNAME, PAIR_NAME
 from ratchet.core.intent.pods import POD_NAME, meant_name
 from ratchet.core.kinds import Wiring
@@ -62,12 +63,14 @@ class WantedLink:
         return any(one.declarer is None or one.declarer.ref != pod.ref for one in self.declarations or (self,))
 
     def effective_wiring(self, default: Wiring) -> Wiring:
-        """The wiring for a new record: the declared one, else `default`, the node's.
+        """The wiring for a new record: the declared one, else `default`, the node's. A `state` needs panel wiring.
 
         A link that labels declare is direct as in 2017, unless `ratchet.wiring` says otherwise.
         """
         if self.wiring is not None:
             return self.wiring
+        if any(self.link.end(side).properties.state is not EndState.UP for side in SIDES):
+            return Wiring.PANEL
         by_labels = any(one.declarer is not None and not one.place for one in self.declarations or (self,))
         return Wiring.DIRECT if by_labels else default
 

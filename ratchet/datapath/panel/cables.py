@@ -52,6 +52,11 @@ class OpenCable:
         return self.slot.cable(self.pod.spec.index)
 
     @property
+    def sends(self) -> bool:
+        """Whether what the pod sends leaves the panel."""
+        return self.pod.spec.sends
+
+    @property
     def wire(self) -> VethWire:
         end = InterfaceSpec(self.panel.netns.path, self.ifname, (), PANEL_MTU, group=self.slot.group)
         return VethWire(self.link, self.pod.spec, end)

@@ -28,7 +28,7 @@ from ratchet.datapath.panel.carrier import lower_partner, set_carrier, settle_ca
 from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named
 from ratchet.datapath.panel.made import made_patch, made_with_tunnel, with_carrier, with_tunnel
 from ratchet.datapath.panel.namespace import open_panel
-from ratchet.datapath.panel.patches import observe_patch, remove_patch, set_patch
+from ratchet.datapath.panel.patches import observe_patch, remove_patch, set_direction, set_patch
 from ratchet.datapath.panel.tunnel_state import note_complete, note_observed, tunnel_state
 from ratchet.datapath.panel.tunnels import (
     ensure_panel_tunnel,
@@ -179,7 +179,8 @@ def _tunnelled(link: _OpenLink, wire: VxlanWire, cable: ObservedCable) -> Device
         return replace(cable.device, wired=False)
     spec = in_panel(wire, link.near.slot).near
     is_usable = cable.in_order and tunnel.up and tunnel.mtu == spec.mtu
-    wired = is_usable and _leads_both_ways(link.channel, cable.end.index, tunnel.index)
+    wired = is_usable and _sends(link.near, cable.end.index, tunnel.index)
+    wired = wired and observe_patch(link.channel, tunnel.index).leads(cable.end.index, takes_oam=True)
     at = link.near.panel.cookie, tunnel.index, wire.link
     if wired:
         note_observed(*at, wire.carrier)
@@ -197,16 +198,14 @@ def _patched(cable: OpenCable, seen: ObservedCable, other: ObservedCable | None 
     tunnel = panel_tunnel(cable)
     wired = seen.in_order
     if other is not None:
-        wired = wired and other.end is not None and _leads(cable.channel, seen.end.index, other.end.index)
+        wired = wired and other.end is not None and _sends(cable, seen.end.index, other.end.index)
     return replace(seen.device, wired=wired, vni=None if tunnel is None else tunnel.vni)
 
 
-def _leads(channel: Channel, index: int, target: int, *, takes_oam: bool = False) -> bool:
-    return observe_patch(channel, index).leads(target, takes_oam=takes_oam)
-
-
-def _leads_both_ways(channel: Channel, cable: int, tunnel: int) -> bool:
-    return _leads(channel, cable, tunnel) and _leads(channel, tunnel, cable, takes_oam=True)
+def _sends(cable: OpenCable, index: int, target: int) -> bool:
+    """Whether a cable sends to a device, or drops what its pod sends, as its specification says."""
+    patch = observe_patch(cable.channel, index)
+    return patch.leads(target, takes_oam=False) if cable.sends else patch.target is None
 
 
 def _connect_new(link: _OpenLink, end: PanelDevice) -> Observed | None:
@@ -239,8 +238,8 @@ def _patch_together(link: _OpenLink, end: PanelDevice) -> Observed | None:
     if (other := adjusted.end) is None:
         return None
     try:
-        set_patch(link.channel, end.index, other.index)
-        set_patch(link.channel, other.index, end.index)
+        set_direction(link.channel, end.index, other.index, sends=link.near.sends)
+        set_direction(link.channel, other.index, end.index, sends=far.sends)
     except DatapathError:
         if device_at(link.channel, other.index) is None:
             return None  # the other pod's DEL does not hold this link's lock
@@ -271,7 +270,7 @@ def _connect_tunnel(link: _OpenLink, wire: VxlanWire, end: PanelDevice) -> None:
     tunnel = panel_tunnel(link.near)
     if tunnel is None:
         raise DatapathError(f"cannot patch {wire.near.ifname} of {wire.link}: its tunnel went away while being made")
-    set_patch(link.channel, end.index, tunnel.index)
+    set_direction(link.channel, end.index, tunnel.index, sends=link.near.sends)
     set_patch(link.channel, tunnel.index, end.index, takes_oam=True)
     note_complete(link.near.panel.cookie, tunnel.index, wire.link, wire.carrier)
     settle_tunnel_carrier(link.channel, link.near.panel.cookie, end, tunnel.index, wire.link)

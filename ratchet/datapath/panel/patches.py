@@ -131,6 +131,14 @@ def set_patch(channel: Channel, index: int, target: int, *, takes_oam: bool = Fa
     return True
 
 
+def set_direction(channel: Channel, index: int, target: int, *, sends: bool) -> None:
+    """Make a cable send to a device, or drop what its pod sends. Raises DatapathError."""
+    if sends:
+        set_patch(channel, index, target)
+    else:
+        remove_patch(channel, index)
+
+
 def _treat_oam(channel: Channel, index: int, patch: Patch, takes: bool) -> RefusedError | None:
     """Install the filter for OAM frames, unless it is there. Returns the kernel's refusal, if any."""
     if patch.treats_oam(takes):

@@ -7,13 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
-from ratchet.core.endpoint_spec import RATE_UNITS, EndpointSpec, PackedRoutes, PackedSysctls, Route, Sysctl, rate_text
+from ratchet.core.endpoint_spec import (
+    RATE_UNITS,
+    EndpointSpec,
+    EndState,
+    PackedRoutes,
+    PackedSysctls,
+    Route,
+    Sysctl,
+    rate_text,
+)
 from ratchet.core.packed import texts_of
 from ratchet.core.sysctls import why_not
 
 Value = TypeVar("Value")
 
-END_PROPERTIES = frozenset({"mtu", "mac", "txqlen", "routes", "sysctls", "offloads", "rate"})
+END_PROPERTIES = frozenset({"mtu", "mac", "txqlen", "routes", "sysctls", "offloads", "rate", "state"})
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _SETTING = re.compile(r"-?[0-9]{1,10}")
 _RATE = re.compile(r"([0-9]{1,15})([kmg]?bit)")
@@ -31,6 +40,7 @@ def encode_properties(properties: EndpointSpec) -> dict[str, str]:
         "sysctls": ", ".join(texts_of(properties.sysctls, PackedSysctls)) or None,
         "offloads": None if properties.offloads else _OFF,
         "rate": None if properties.rate is None else rate_text(properties.rate),
+        "state": None if properties.state is EndState.UP else str(properties.state),
     }
     return {key: str(value) for key, value in texts.items() if value is not None}
 
@@ -48,6 +58,7 @@ def decode_properties(fields: Mapping[str, str]) -> EndpointSpec:
         sysctls=_read(fields, "sysctls", _sysctls) or (),
         offloads=fields.get("offloads") != _OFF,
         rate=_read(fields, "rate", _rate),
+        state=_read(fields, "state", EndState) or EndState.UP,
     )
 
 
