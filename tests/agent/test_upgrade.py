@@ -202,10 +202,13 @@ def wiring_of_a_new_link(cluster: Cluster) -> Wiring:
 
 
 def linked_by_topology(cluster: Cluster) -> tuple[Sandbox, Link]:
-    """Link a pod of each node. Returns the sandbox of z1 and the record."""
+    """Link a pod of each node. Node a creates the record. Returns the sandbox of z1 and the record."""
     cluster.bed.create_topology("lab", TOPOLOGY)
     pods = [cluster.pod(name, {"ratchet": "true"}, node) for name, node in (("z1", cluster.a), ("a1", cluster.b))]
-    cluster.add_all((cluster.a, pods[0]), (cluster.b, pods[1]))
+    first = cluster.start("ADD", cluster.a, pods[0])
+    wait_for("the record", lambda: len(cluster.bed.links()) == 1)
+    cluster.add_all((cluster.b, pods[1]))
+    assert cluster.end(first).status == 0
     wait_for("the link", lambda: [derive(one) for one in cluster.bed.links().values()] == [State.LINKED])
     (record,) = cluster.bed.links().values()
     return pods[0], record

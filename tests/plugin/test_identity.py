@@ -218,7 +218,7 @@ def test_a2_an_edited_link_stays_until_the_pod_that_keeps_its_end_restarts(
 ) -> None:
     """Restart x only, if there are agents. Without agents the old and the new peer must restart too."""
     node = cluster.a if node_of_peers == "a" else cluster.b
-    cluster.bed.create_topology("lab", in_topology("x:in1", "y:in1"))
+    cluster.bed.create_topology("lab", in_topology("x:in1", "y:in1", on_edit="restart"))
     x, y, z = (
         place(cluster, "x", NOTHING, cluster.a),
         place(cluster, "y", NOTHING, node),
@@ -226,7 +226,7 @@ def test_a2_an_edited_link_stays_until_the_pod_that_keeps_its_end_restarts(
     )
     add_all(cluster, x, y, z)
     assert_one_link(cluster, x[1], y[1])
-    cluster.bed.edit_topology("lab", in_topology("x:in1", "z:in1"))
+    cluster.bed.edit_topology("lab", in_topology("x:in1", "z:in1", on_edit="restart"))
     resync.assert_steady((x[1], "in1"), (y[1], "in1"), TO_Y)
     assert cluster.interfaces(z[1]) == []
     if cluster.bed.agents:
