@@ -29,6 +29,7 @@ from ratchet.agent.logs import about, configure
 from ratchet.agent.lost_peers import LostPeers
 from ratchet.agent.membership import Membership
 from ratchet.agent.metrics import Gauges, Metrics
+from ratchet.agent.node_events import NodeEvents
 from ratchet.agent.pages import health_pages, public_pages
 from ratchet.agent.panel import NodePanel
 from ratchet.agent.periodic import PeriodicWork
@@ -44,6 +45,7 @@ from ratchet.agent.spool_replay import SpoolReplayer
 from ratchet.agent.status import LinkStatus
 from ratchet.agent.tunnel_guard import TunnelGuard
 from ratchet.agent.tunnel_peers import TunnelPeers
+from ratchet.agent.tunnel_silence import TunnelSilence
 from ratchet.agent.underlay import Underlays
 from ratchet.agent.vni_check import VniCheck
 from ratchet.agent.workers import WORKER_PATIENCE_SECONDS, Workers
@@ -103,10 +105,14 @@ class Agent:
             default_wiring=settings.wiring,
         )
         self._resync = self._make_resync()
-        self._heartbeat = Heartbeat(settings, self._store, self._underlays, self._resync)
+        self._heartbeat = Heartbeat(
+            settings, self._store, self._underlays, self._resync, sends_oam=lambda: self._carrier.sends_oam
+        )
         self._guard = TunnelGuard(settings.guard, self._journal, self._underlays, self._announcer, self._metrics)
         self._port = PortClash(self._api, self._journal, settings.node_name, settings.vxlan_port, settings.events)
         self._carrier = CarrierFollower(settings.panel, TunnelPeers(self._journal, self._store, self._heartbeat))
+        self._node_events = NodeEvents(self._api, settings.node_name, settings.events)
+        self._silence = TunnelSilence(settings.node_name, self._carrier, self._heartbeat, self._node_events)
         self._health = self._make_health()
         self._service = self._make_service()
         self._liveness = SandboxLiveness(settings.node_name, self._journal, self._store, self._service)
@@ -187,6 +193,8 @@ class Agent:
             sandboxes=len(self._journal.entries()),
             journal_deferred=self._journal.deferred,
             journal_unreadable=len(self._journal.unreadable()),
+            tunnels=self._silence.counts(),
+            tunnel_unproven=self._silence.longest_unproven(),
         )
 
     # Composition. Each part is made once, by `__init__`.
@@ -269,23 +277,16 @@ class Agent:
         return Workers(self._queue, controller, membership, self._foreground, self._metrics)
 
     def _make_periodic(self) -> PeriodicWork:
-        return PeriodicWork(
-            self._journal,
-            self._resync,
-            self._settings.resync,
-            VniCheck(self._settings.node_name, self._store.links.cache, self._store.vnis, self._workers.controller),
-            self._informers,
-            self._queue,
-            self._verified,
-            self._health,
-            self._guard,
-            self._port,
-            self._panel,
-        )
+        settings, links = self._settings, self._store.links.cache
+        vnis = VniCheck(settings.node_name, links, self._store.vnis, self._workers.controller)
+        parts = self._informers, self._queue, self._verified, self._health, self._guard, self._port, self._panel
+        reports = self._silence, self._node_events
+        return PeriodicWork(self._journal, self._resync, settings.resync, vnis, *parts, *reports)
 
     def _make_http(self) -> HttpServer:
         parts = self._journal, self._store, self._underlays, self._foreground, self._carrier
-        pages = public_pages(self._metrics, self._health, Inspector(self._settings.node_name, *parts))
+        inspector = Inspector(self._settings.node_name, *parts)
+        pages = public_pages(self._metrics, self._health, inspector, self._silence)
         return HttpServer("metrics", self._settings.metrics_addr, pages, PUBLIC_LIMITS)
 
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from ratchet.core.oam import TunnelPeer
 from ratchet.core.observation import Proof
+from ratchet.core.silence import TunnelProof
 from ratchet.datapath.panel.events import CarrierWatch
 from ratchet.datapath.panel.far_pods import FarPods
 from ratchet.datapath.panel.namespace import Panel, hold_panel
@@ -58,6 +59,16 @@ class CarrierFollower:
         """What is proven of a tunnel of the panel, by its name; None if it is not followed. Thread-safe."""
         far_pods = self._far_pods
         return far_pods.proof(tunnel) if far_pods is not None else None
+
+    def proofs(self) -> list[TunnelProof]:
+        """What is proven of the tunnels of this node's panel. Thread-safe."""
+        far_pods = self._far_pods
+        return far_pods.proofs() if far_pods is not None else []
+
+    @property
+    def sends_oam(self) -> bool:
+        """Whether this agent sends OAM frames."""
+        return self._far_pods is not None
 
     def start(self, stopping: threading.Event) -> None:
         """Start the thread. It ends once `stopping` is set."""

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from ratchet.agent.settings import Settings
 from ratchet.agent.underlay import Underlays
+from ratchet.core import oam
 from ratchet.core.heartbeat import Attendance, NodeLease
 from ratchet.errors import ApiUnavailableError, RatchetError
 from ratchet.store.interface import Store
@@ -40,7 +41,8 @@ class Heartbeat:
 
     Lost nodes, returned nodes and changes of the underlay are reported to `listener`. A node is lost if its Lease has
     not changed for `node_lost_after` and the node is not Ready. An agent that only restarts does not cost its node the
-    carriers. `clock` returns monotonic seconds. `last_contact` is its value at the last renewal.
+    carriers. `sends_oam` tells whether this agent sends OAM frames, which its Lease announces. `clock` returns
+    monotonic seconds. `last_contact` is its value at the last renewal.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class Heartbeat:
         underlays: Underlays,
         listener: NodeListener,
         clock: Callable[[], float] = time.monotonic,
+        sends_oam: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings = settings
+        self._sends_oam = sends_oam
         self._store = store
         self._underlays = underlays
         self._listener = listener
@@ -59,6 +63,7 @@ class Heartbeat:
         self._attendance = Attendance()
         self._lost: frozenset[str] = frozenset()
         self._silent: frozenset[str] = frozenset()
+        self._oam: frozenset[str] = frozenset()
         self._beats = 0
         self._underlay_changed = False
         self.last_contact = float("-inf")
@@ -86,6 +91,22 @@ class Heartbeat:
         """Whether a node's Lease is not renewed, as of the last read. The node itself may be ready."""
         return node in self._silent
 
+    def announces_oam(self, node: str) -> bool:
+        """Whether the agent of a node announces OAM frames that this agent reads, as of the last read."""
+        return self._sends_oam() if node == self._settings.node_name else node in self._oam
+
+    def oam_renewed(self, node: str) -> float | None:
+        """Seconds since the agent of a node renewed its announcement of OAM frames, at most.
+
+        None: it announces none, or no renewal was read yet.
+        """
+        if not self.announces_oam(node):
+            return None
+        if node == self._settings.node_name:
+            return 0.0
+        renewed = self._attendance.renewed(node)
+        return None if renewed is None else self._clock() - renewed
+
     def beat(self) -> None:
         """Renew the Lease, follow this node's underlay and, every second time, read the other nodes' Leases."""
         self._follow_underlay()
@@ -97,7 +118,8 @@ class Heartbeat:
         try:
             self._read_formats()
             written = self._store.formats.written_schema
-            lease = NodeLease(self._settings.node_name, vtep, written_schema=written)
+            sent = oam.VERSION if self._sends_oam() else 0
+            lease = NodeLease(self._settings.node_name, vtep, written_schema=written, oam=sent)
             renewed = self._store.nodes.renew_lease(lease, self._settings.node_lost_after, datetime.now(UTC))
             if self._beats % BEATS_FOR_A_READ == 0:
                 self._read(renewed)
@@ -151,6 +173,7 @@ class Heartbeat:
         versions = {one.node: one.version for one in others}
         longest_gap = self._settings.heartbeat * BEATS_FOR_A_READ * GAPS_TO_BE_BLIND
         self._attendance = self._attendance.read(versions, self._clock(), longest_gap)
+        self._oam = frozenset(one.node for one in others if one.oam == oam.VERSION)
         self._silent = silent = self._attendance.lost(self._settings.node_lost_after)
         # A node that is lost already is not read again until its Lease changes.
         lost = frozenset(one for one in silent if one in self._lost or not self._store.nodes.is_ready(one))

@@ -17,6 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from ratchet import __version__
 from ratchet.core.model import State
+from ratchet.core.silence import TunnelCondition
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Gauges:
 
     `queue`: keys that wait for a worker. `calls`: running calls. `vnis`: VNIs of the node's links. `sandboxes`: journal
     entries. `journal_deferred`, `journal_unreadable`: changes that the disk rejected, and files that are torn or newer.
+    `tunnels`: tunnels of the patch panel. `tunnel_unproven`: seconds since the oldest of their last proofs.
     """
 
     links: Mapping[State, int] = field(default_factory=dict)
@@ -47,6 +49,8 @@ class Gauges:
     sandboxes: int = 0
     journal_deferred: int = 0
     journal_unreadable: int = 0
+    tunnels: Mapping[TunnelCondition, int] = field(default_factory=dict)
+    tunnel_unproven: float = 0.0
 
 
 class Metrics:
@@ -200,6 +204,17 @@ class _Now:
         for state in State:
             links.add_metric((state.value,), now.links.get(state, 0))
         yield links
+        tunnels = GaugeMetricFamily(
+            "ratchet_panel_tunnels", "Tunnels of the patch panel by what OAM frames say of them.", labels=("state",)
+        )
+        for condition in TunnelCondition:
+            tunnels.add_metric((condition.value,), now.tunnels.get(condition, 0))
+        yield tunnels
+        yield GaugeMetricFamily(
+            "ratchet_panel_tunnel_unproven_seconds",
+            "Time since the last OAM frame of the tunnel of the patch panel that has had none for longest.",
+            now.tunnel_unproven,
+        )
         yield GaugeMetricFamily("ratchet_queue_length", "Links and pods that wait for reconciliation.", now.queue)
         yield GaugeMetricFamily(
             "ratchet_calls_in_progress", "Running CNI calls, including those that wait for a peer.", now.calls

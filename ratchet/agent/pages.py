@@ -1,6 +1,7 @@
-"""The pages of the agent's HTTP servers: /metrics, /livez, /readyz, and the ends of a link for `ratchet inspect`.
+"""The pages of the agent's HTTP servers: /metrics, /livez, /readyz, /proofs, and the ends of a link.
 
-A link is at /links/<uid>, the UID of its record. Only who may read the record knows the UID.
+A link is at /links/<uid>, the UID of its record, for `ratchet inspect`. Only who may read the record knows the UID.
+/proofs is for `ratchet links -o wide`.
 """
 
 from __future__ import annotations
@@ -44,14 +45,26 @@ class Links(Protocol):
         ...
 
 
+class Proofs(Protocol):
+    """What is proven of the tunnels of this node."""
+
+    def page(self) -> Mapping[str, Any]:
+        """What is proven of all tunnels, as JSON, without UIDs and names."""
+        ...
+
+
 def health_pages(health: Health) -> Pages:
     """The pages for the kubelet's probes: /livez and /readyz."""
     return lambda path: _page_of(_health_pages(health), path)
 
 
-def public_pages(metrics: Metrics, health: Health, links: Links) -> Pages:
-    """/metrics, /links/<uid>, and the pages for the probes of earlier manifests."""
-    pages = {"/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE, metrics.text()), **_health_pages(health)}
+def public_pages(metrics: Metrics, health: Health, links: Links, proofs: Proofs) -> Pages:
+    """/metrics, /proofs, /links/<uid>, and the pages for the probes of earlier manifests."""
+    pages = {
+        "/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE, metrics.text()),
+        "/proofs": lambda: _json_page(proofs.page()),
+        **_health_pages(health),
+    }
 
     def page(path: str) -> Page:
         if path.startswith(LINKS):
@@ -89,4 +102,8 @@ def _health_page(reason: str | None, note: str = "") -> Page:
 def _link_page(shown: Mapping[str, Any] | None) -> Page:
     if shown is None:
         return HTTPStatus.NOT_FOUND, PLAIN, b"no link of this node has a record of that UID\n"
+    return _json_page(shown)
+
+
+def _json_page(shown: Mapping[str, Any]) -> Page:
     return HTTPStatus.OK, "application/json", json.dumps(shown).encode()

@@ -1,4 +1,4 @@
-"""The agent's periodic work: resyncs, checks of interfaces, the tunnel guard and port, the panel and VNI Leases."""
+"""The agent's periodic work: resyncs, checks of interfaces, tunnels, the panel and VNI Leases."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 from ratchet.agent.health import AgentHealth
 from ratchet.agent.informers import Informers
+from ratchet.agent.node_events import NodeEvents
 from ratchet.agent.panel import NodePanel
 from ratchet.agent.port_clash import PortClash
 from ratchet.agent.queue import ReconcileQueue
 from ratchet.agent.resync import Resync
 from ratchet.agent.rounds import Rounds
 from ratchet.agent.tunnel_guard import TunnelGuard
+from ratchet.agent.tunnel_silence import TunnelSilence
 from ratchet.agent.vni_check import VniCheck
 from ratchet.node.journal import Journal
 from ratchet.node.panel_sweep import sweep_panel
@@ -44,6 +46,8 @@ class PeriodicWork:
     guard: TunnelGuard
     port: PortClash
     panel: NodePanel
+    silence: TunnelSilence
+    events: NodeEvents
 
     def run(self, stopping: threading.Event) -> None:
         """Work until `stopping` is set."""
@@ -55,6 +59,8 @@ class PeriodicWork:
             self.health.note_progress()
             self.journal.flush()
             self.panel.look()
+            self.silence.check()
+            self.events.send()
             now = time.monotonic()
             if now >= next_resync:
                 self.resync.run()

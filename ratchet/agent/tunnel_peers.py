@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from ratchet.core.kinds import Kind, Wiring
-from ratchet.core.model import SIDES, Link
+from ratchet.core.model import SIDES, Link, Side
 from ratchet.core.oam import TunnelPeer, record_id, sandbox_id
 from ratchet.node.journal import Journal
 from ratchet.store.cached_store import CachedStore
@@ -25,7 +25,6 @@ class _Known(NamedTuple):
 
     record: Link
     container_id: str
-    far_node: str
     peer: TunnelPeer
 
 
@@ -58,7 +57,7 @@ class TunnelPeers:
     def _find(self, known: _Known | None, record: Link, container_id: str) -> _Known | None:
         if known is None or known.record is not record or known.container_id != container_id:
             known = _known_of(record, container_id)
-        if known is None or known.peer.lease_expired is (expired := self.leases.is_silent(known.far_node)):
+        if known is None or known.peer.lease_expired is (expired := self.leases.is_silent(known.peer.node)):
             return known
         return known._replace(peer=replace(known.peer, lease_expired=expired))
 
@@ -69,6 +68,6 @@ def _known_of(record: Link, container_id: str) -> _Known | None:
     if side is None or far is None:
         return None
     ids = sandbox_id(container_id), sandbox_id(far.container_id)
-    return _Known(
-        record, container_id, far.node, TunnelPeer(record.name, record_id(record.uid), SIDES.index(side), *ids)
-    )
+    linked = all(map(record.is_ready, Side))
+    peer = TunnelPeer(record.name, record_id(record.uid), SIDES.index(side), *ids, node=far.node, linked=linked)
+    return _Known(record, container_id, peer)

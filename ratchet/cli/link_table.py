@@ -17,42 +17,48 @@ Row = tuple[str, ...]
 GAP = "   "
 CELL_MIN = 8  # no cell is shortened to fewer characters
 _NARROW = ("NAMESPACE", "PRIMARY", "PAIR", "STATE", "KIND", "VNI", "AGE")
-_WIDE = ("WIRING", "PRIMARY-NODE", "PAIR-NODE", "LINK")
+_WIDE = ("WIRING", "PRIMARY-NODE", "PAIR-NODE")
+_PROOF, _NAME = "VERIFIED", "LINK"
 _SHORTENED = ("NAMESPACE", "PRIMARY", "PAIR")
-_NOTHING = "-"
+NOTHING = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class LinkTable:
     """The format of a table of links.
 
-    `is_wide`: with the wiring, the nodes and the names of the records. `has_namespace`: with the namespace of each
-    link. `width`: cells are shortened until a row has this many columns; None: they are not.
+    `is_wide`: with the wiring, the nodes and the names of the records. `has_proofs`: with what OAM frames prove of
+    tunnels, if it is wide. `has_namespace`: with the namespace of each link. `width`: cells are shortened until a row
+    has this many columns; None: they are not.
     """
 
     is_wide: bool = False
+    has_proofs: bool = False
     has_namespace: bool = True
     width: int | None = None
 
     @property
     def headings(self) -> Row:
         narrow = _NARROW if self.has_namespace else _NARROW[1:]
-        return (*narrow, *_WIDE) if self.is_wide else narrow
+        return (*narrow, *_WIDE, *self._if_proofs(_PROOF), _NAME) if self.is_wide else narrow
 
-    def row(self, link: Link, now: datetime, *, is_gone: bool = False) -> Row:
-        """The cells of a link. `is_gone`: its record is deleted, or matches no more."""
+    def row(self, link: Link, now: datetime, *, is_gone: bool = False, proof: str = NOTHING) -> Row:
+        """The cells of a link. `is_gone`: its record is deleted, or matches no more. `proof`: what is proven of it."""
         narrow = (
             link.namespace,
             _endpoint(link, Side.PRIMARY),
             _endpoint(link, Side.PAIR),
             "gone" if is_gone else _state(link),
-            link.kind.value if link.kind else _NOTHING,
-            str(link.vni) if link.vni is not None else _NOTHING,
+            link.kind.value if link.kind else NOTHING,
+            str(link.vni) if link.vni is not None else NOTHING,
             age(link.created, now),
         )
-        wide = (link.wiring.value, _node(link, Side.PRIMARY), _node(link, Side.PAIR), link.name)
+        nodes = _node(link, Side.PRIMARY), _node(link, Side.PAIR)
         cells = narrow if self.has_namespace else narrow[1:]
-        return (*cells, *wide) if self.is_wide else cells
+        return (*cells, link.wiring.value, *nodes, *self._if_proofs(proof), link.name) if self.is_wide else cells
+
+    def _if_proofs(self, cell: str) -> Row:
+        return (cell,) if self.has_proofs else ()
 
     def widths(self, rows: Sequence[Row]) -> list[int]:
         """The width of each column for the headings and these rows."""
@@ -103,7 +109,7 @@ def shortened(text: str, length: int) -> str:
 def age(created: datetime | None, now: datetime) -> str:
     """The age of an object in its largest unit, as kubectl prints it."""
     if created is None:
-        return _NOTHING
+        return NOTHING
     seconds = max(0, int((now - created).total_seconds()))
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= 2 * length:
@@ -125,4 +131,4 @@ def _endpoint(link: Link, side: Side) -> str:
 
 def _node(link: Link, side: Side) -> str:
     sandbox = link.sandbox(side)
-    return sandbox.node if sandbox else _NOTHING
+    return sandbox.node if sandbox else NOTHING

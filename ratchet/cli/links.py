@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ratchet.cli.cluster import add_cluster_options, records_of, require_namespace
-from ratchet.cli.link_table import LinkTable, Row, table_line, terminal_width
+from ratchet.cli.link_table import NOTHING, LinkTable, Row, table_line, terminal_width
 from ratchet.cli.manual import Manual
 from ratchet.cli.progress import end_errors
+from ratchet.cli.proofs import Proofs, read_proofs
 from ratchet.cli.snapshot import read_edits
 from ratchet.core.model import Link, Side
 from ratchet.core.serialize import plain
@@ -27,6 +28,11 @@ MANUAL = Manual(
         an error. Errors, and pods that need a restart because a link was edited, are listed on stderr. With --watch,
         print a link again whenever it changes. On a terminal, long names are shortened to its width; -o wide prints
         them whole, with the wiring, the nodes and the names of the records.
+
+        The column VERIFIED of -o wide is for links in panel wiring between nodes: when the last OAM frame of the peer's
+        node arrived over the link's tunnel ("3s ago"), or for how long none has ("silent 40s"). With two ends, the
+        older time or the longer silence counts. The agents are asked through the API server's proxy, as by ratchet
+        inspect. If an agent cannot be asked, a note is on stderr. With --watch there is no such column.
     """,
     examples=(
         ("List the links of a namespace", "ratchet links -n lab"),
@@ -67,7 +73,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     link_filter = LinkFilter(arguments.namespace, arguments.pod, arguments.node, arguments.state)
-    records, table = records_of(arguments), format_of(arguments.output, arguments.namespace)
+    records, table = records_of(arguments), format_of(arguments.output, arguments.namespace, watch=arguments.watch)
     if not arguments.watch:
         return print_links(records, link_filter, table)
     if link_filter.namespace:
@@ -75,11 +81,15 @@ def _run(arguments: argparse.Namespace) -> int:
     return watch_links(records, link_filter, table)
 
 
-def format_of(output: str, namespace: str | None) -> LinkTable | None:
-    """The table of an output format; None for JSON. With a `namespace`, the table has no column for it."""
+def format_of(output: str, namespace: str | None, *, watch: bool = False) -> LinkTable | None:
+    """The table of an output format; None for JSON. With a `namespace`, the table has no column for it.
+
+    `watch`: rows are printed when records change, which have no proofs.
+    """
     if output == "json":
         return None
-    return LinkTable(is_wide=output == "wide", has_namespace=namespace is None, width=terminal_width())
+    is_wide, has_namespace = output == "wide", namespace is None
+    return LinkTable(is_wide, has_proofs=not watch, has_namespace=has_namespace, width=terminal_width())
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +126,18 @@ def print_links(store: ApiStore, link_filter: LinkFilter, table: LinkTable | Non
     if link_filter.namespace and not shown:
         require_namespace(store, link_filter.namespace, "list links")
     edits = read_edits(store, shown)
+    proofs = read_proofs(store, shown) if table is not None and table.is_wide and table.has_proofs else Proofs()
     if table is None:
         print(json.dumps([{**link_as_json(link), "edits": edits.words(link)} for link in shown], indent=2))
     else:
-        print(table.text([table.row(link, datetime.now(UTC)) for link in shown]))
+        now, texts = datetime.now(UTC), proofs.texts
+        print(table.text([table.row(link, now, proof=texts.get(link.name, NOTHING)) for link in shown]))
         for link in shown:
             if found := edits.of_links.get(link.name):
                 print(f"link {link.name} {found.text(link)}", file=sys.stderr)
             for error in end_errors(link):
                 print(f"link {link.name}: {error}", file=sys.stderr)
-    for fault in (*malformed, *edits.warnings()):
+    for fault in (*malformed, *edits.warnings(), *filter(None, (proofs.warning,))):
         print(f"ratchet: {fault}", file=sys.stderr)
     return 1 if malformed else 0
 

@@ -8,7 +8,7 @@ may have been the one that was cut off.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from ratchet.core.schemas import EARLIER_SCHEMA, READ_SCHEMA
@@ -19,7 +19,8 @@ class NodeLease:
     """The Lease of a node. `version` changes with each renewal; `vtep` is the node's VTEP.
 
     `schema` is the newest format of records that the node's agent reads (`core.schemas.READ_SCHEMA`). It writes new
-    records in the format `written_schema`. `uid` is the Lease's own. `renewed` is the renewal time by the
+    records in the format `written_schema`. `oam` is the version of the OAM frames that it sends (`core.oam`), 0 if it
+    sends none. `uid` is the Lease's own. `renewed` is the renewal time by the
     node's clock; None if it is missing or unreadable.
     """
 
@@ -27,6 +28,7 @@ class NodeLease:
     vtep: str
     schema: int = READ_SCHEMA
     written_schema: int = EARLIER_SCHEMA
+    oam: int = 0
     version: str = ""
     uid: str = ""
     renewed: datetime | None = field(default=None, compare=False)
@@ -34,10 +36,14 @@ class NodeLease:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The version of a node's Lease, and when the reader first read it, in monotonic seconds."""
+    """The version of a node's Lease, and when the reader first read it, in monotonic seconds.
+
+    `renewed`: the Lease was renewed then or later; None: the reader has seen no renewal yet.
+    """
 
     version: str
     at: float
+    renewed: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +62,18 @@ class Attendance:
         nodes = {}
         for node, version in leases.items():
             known = self.nodes.get(node)
-            nodes[node] = known if known and known.version == version and not blind else Heard(version, now)
+            if known is None:
+                nodes[node] = Heard(version, now)
+            elif known.version != version:
+                nodes[node] = Heard(version, now, renewed=self.read_at)
+            else:
+                nodes[node] = replace(known, at=now) if blind else known
         return Attendance(nodes, now)
+
+    def renewed(self, node: str) -> float | None:
+        """The latest time for which it is known that a node's Lease was renewed after it, in monotonic seconds."""
+        heard = self.nodes.get(node)
+        return None if heard is None else heard.renewed
 
     def lost(self, after: float) -> frozenset[str]:
         """The nodes whose Leases had not changed for `after` seconds when all were last read."""

@@ -176,7 +176,7 @@ class TunnelPeer:
     """An end of a link at a tunnel, and its peer, from the record. `link` is the record's name.
 
     `record`, `end` and `own` are what the end's frames have; `far` is the peer's `sandbox_id`. `lease_expired`: the
-    Lease of the peer's node is not renewed.
+    Lease of the peer's node is not renewed. `node` is the peer's. `linked`: both ends are ready.
     """
 
     link: str
@@ -185,3 +185,5 @@ class TunnelPeer:
     own: bytes
     far: bytes
     lease_expired: bool = False
+    node: str = ""
+    linked: bool = True

@@ -38,8 +38,9 @@ class _Handler(JsonHandler):
         query = parse_qs(url.query)
         self.server.requests.append((unquote(url.path), query))
         status, content = self.server.responses.get(unquote(url.path), (404, NOT_FOUND))
-        if "fieldSelector" in query and isinstance(content, dict):
-            node = query["fieldSelector"][0].partition(",")[0].partition("=")[2]
+        selected = query.get("fieldSelector", [""])[0]
+        if selected.startswith("spec.nodeName=") and isinstance(content, dict):
+            node = selected.partition(",")[0].partition("=")[2]
             content = {**content, "items": [one for one in content["items"] if one["spec"]["nodeName"] == node]}
         self.send(status, content)
 
@@ -71,9 +72,11 @@ def _declarations(links: tuple[Link, ...]) -> Responses:
 
 
 def _agents(links: tuple[Link, ...], agents: Mapping[str, Json]) -> Responses:
-    proxies = {node: f"{AGENT_PODS}/agent-of-{node}:9999/proxy/links" for node in agents}
-    responses = {f"{proxies[node]}/{link.uid}": (200, one) for node, one in agents.items() for link in links}
-    return {AGENT_PODS: _list(map(_agent_pod, agents)), **responses}
+    responses: Responses = {AGENT_PODS: _list(map(_agent_pod, agents))}
+    for node, answer in agents.items():
+        proxy = f"{AGENT_PODS}/agent-of-{node}:9999/proxy"
+        responses |= {f"{proxy}/links/{link.uid}": (200, answer) for link in links} | {f"{proxy}/proofs": (200, answer)}
+    return responses
 
 
 def _list(items: Iterable[Json]) -> tuple[int, object]:

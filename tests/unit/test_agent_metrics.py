@@ -65,6 +65,13 @@ class Links:
     look: Look = lambda _: None
 
 
+class Proofs:
+    """An agent that has proven nothing."""
+
+    def page(self) -> Mapping[str, Any]:
+        return {"node": "node-a", "proofs": {}}
+
+
 def public_server(
     address: str,
     metrics: Metrics | None = None,
@@ -72,7 +79,7 @@ def public_server(
     links: Links | None = None,
     limits: Limits = PUBLIC_LIMITS,
 ) -> HttpServer:
-    pages = public_pages(metrics or Metrics(), health or Health(), links or Links())
+    pages = public_pages(metrics or Metrics(), health or Health(), links or Links(), Proofs())
     return HttpServer("metrics", address, pages, limits)
 
 

@@ -575,6 +575,15 @@ def test_the_netns_cookie_is_recorded_if_known() -> None:
     assert decode_link(encode_link(known)) == known
 
 
+def test_a_node_lease_announces_the_oam_frames_of_its_agent_until_another_renews_it() -> None:
+    lease = encode_node_lease(NodeLease("node-a", "192.168.1.73", oam=1), 40, NOW)
+    assert decode_node_lease(lease).oam == 1
+    lease["spec"]["renewTime"] = "2026-03-04T06:00:00.000000Z"
+    assert decode_node_lease(lease).oam == 0
+    del lease["metadata"]["annotations"]["ratchet.oam"]
+    assert decode_node_lease(lease).oam == 0
+
+
 def test_a_node_lease_announces_the_schema_that_its_agent_reads() -> None:
     lease = encode_node_lease(NodeLease("node-a", "192.168.1.73"), 40, NOW)
     assert decode_node_lease(lease).schema == READ_SCHEMA

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +50,24 @@ def test_a_gap_between_readings_does_not_count() -> None:
     for now in (220.0, 240.0):
         attendance = attendance.read({"a": "1"}, now, GAP)
     assert attendance.lost(AFTER) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("readings", "renewed"),
+    [
+        ([], None),
+        ([(0, "1")], None),
+        ([(0, "1"), (20, "1")], None),
+        ([(0, "1"), (20, "2")], 0),  # between the two readings
+        ([(0, "1"), (20, "2"), (40, "2"), (60, "3")], 40),
+        ([(0, "1"), (20, "2"), (200, "2")], 0),  # a gap is no renewal
+        ([(0, "1"), (20, "2"), (200, "3")], 20),
+    ],
+)
+def test_a_lease_was_renewed_after_the_reading_before_its_change(
+    readings: list[tuple[float, str]], renewed: float | None
+) -> None:
+    assert read_at(*((now, {"a": version}) for now, version in readings)).renewed("a") == renewed
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 30), st.integers(0, 3)), min_size=1, max_size=30))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from itertools import permutations
 from typing import Any, cast
 from urllib.parse import parse_qsl
@@ -11,6 +12,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from ratchet.agent.heartbeat import Heartbeat
+from ratchet.core import oam
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
 from ratchet.core.model import Link, Side
@@ -261,6 +263,35 @@ def test_an_agent_announces_the_format_that_it_writes(api: MemoryApi) -> None:
     assert announced(EARLIER_SCHEMA, beats=1) == (READ_SCHEMA, EARLIER_SCHEMA)
     assert announced(2, beats=3) == (READ_SCHEMA, 2)
     assert announced(EARLIER_SCHEMA, beats=3) == (READ_SCHEMA, EARLIER_SCHEMA)
+
+
+def test_an_agent_announces_that_it_sends_oam_frames_and_follows_who_else_does(api: MemoryApi) -> None:
+    store, now, sends = ApiStore(api), 0.0, False
+    settings = read_settings(["--node-name", "node-a"], {})
+    parts = settings, store, cast(Any, FixedUnderlays()), cast(Any, None)
+    heartbeat = Heartbeat(*parts, lambda: now, lambda: sends)
+
+    def beat_after(seconds: float, announced: int) -> None:
+        nonlocal now
+        now += seconds
+        renewed_at = NOW + timedelta(seconds=now)
+        store.nodes.renew_lease(NodeLease("node-b", "", oam=announced), 40, renewed_at)
+        for _ in range(2):  # one of them reads the Leases
+            heartbeat.beat()
+
+    def own() -> int:
+        return next(lease.oam for lease in store.nodes.list_leases() if lease.node == "node-a")
+
+    beat_after(0, oam.VERSION)
+    assert (own(), heartbeat.announces_oam("node-a"), heartbeat.oam_renewed("node-a")) == (0, False, None)
+    assert (heartbeat.announces_oam("node-b"), heartbeat.oam_renewed("node-b")) == (True, None)
+    sends = True
+    beat_after(20, oam.VERSION)
+    assert (own(), heartbeat.announces_oam("node-a"), heartbeat.oam_renewed("node-a")) == (oam.VERSION, True, 0)
+    assert (heartbeat.oam_renewed("node-b"), heartbeat.oam_renewed("node-c")) == (20, None)
+    for other in (0, oam.VERSION + 1):
+        beat_after(20, other)
+        assert (heartbeat.announces_oam("node-b"), heartbeat.oam_renewed("node-b")) == (False, None)
 
 
 class NodeReports:

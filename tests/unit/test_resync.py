@@ -13,12 +13,14 @@ from ratchet.agent.announce import Announcer
 from ratchet.agent.changes import ChangeHandler
 from ratchet.agent.health import AgentHealth
 from ratchet.agent.informers import Informers
+from ratchet.agent.node_events import NodeEvents
 from ratchet.agent.panel import NodePanel
 from ratchet.agent.periodic import PeriodicWork
 from ratchet.agent.port_clash import PortClash
 from ratchet.agent.queue import ReconcileKey, ReconcileKind
 from ratchet.agent.resync import Resync
 from ratchet.agent.tunnel_guard import TunnelGuard
+from ratchet.agent.tunnel_silence import TunnelSilence
 from ratchet.agent.vni_check import VniCheck
 from ratchet.core.model import Side
 from ratchet.core.pod import Pod
@@ -216,7 +218,10 @@ def periodic(one: Node, vnis: FakeVniCheck, resync_seconds: float) -> tuple[Peri
     port = cast(PortClash, SimpleNamespace(check=lambda: None))
     panel = cast(NodePanel, SimpleNamespace(look=lambda: None))
     followed = informers, node.queue, node.verified
-    work = PeriodicWork(node.journal, one.resync, resync_seconds, vni_check, *followed, health, guard, port, panel)
+    silence = cast(TunnelSilence, SimpleNamespace(check=lambda: None))
+    events = cast(NodeEvents, SimpleNamespace(send=lambda: None))
+    checked = guard, port, panel, silence, events
+    work = PeriodicWork(node.journal, one.resync, resync_seconds, vni_check, *followed, health, *checked)
     return work, health
 
 

@@ -11,6 +11,7 @@ import pytest
 from ratchet import errors
 from ratchet.agent import port_clash
 from ratchet.agent.events import Reason
+from ratchet.agent.node_events import NodeReason
 from ratchet.errors import RatchetError
 from tests.support.doctables import REPOSITORY, quoted, rows
 
@@ -48,4 +49,5 @@ def source() -> str:
 
 def test_every_event_is_listed_with_its_type() -> None:
     listed = {quoted(reason)[0]: kind for reason, kind, _, _ in rows(PAGE, "Events", "reason")}
-    assert listed == {reason.value: reason.type.value for reason in Reason} | {port_clash.REASON: "Warning"}
+    reasons: tuple[Reason | NodeReason, ...] = (*Reason, *NodeReason)
+    assert listed == {reason.value: reason.type.value for reason in reasons} | {port_clash.REASON: "Warning"}

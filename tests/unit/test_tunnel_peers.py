@@ -13,7 +13,7 @@ from ratchet.core.model import Link, Side
 from ratchet.core.oam import TunnelPeer, record_id, sandbox_id
 from ratchet.core.panel import PanelSlot, attachment_groups
 from ratchet.core.sandbox import Sandbox
-from tests.support.links import RECORD, joined
+from tests.support.links import RECORD, joined, with_ready
 from tests.support.memory import AgentNode, sandbox_of
 
 OWN, PEER = sandbox_of(Side.PRIMARY), sandbox_of(Side.PAIR, "node-b")
@@ -40,10 +40,16 @@ def test_an_end_across_nodes_is_found_by_its_tunnel(node: AgentNode) -> None:
     (end,) = node.hold(OWN, slot=SLOT).ends
     record, leases = node.put_record(in_panel_wiring(OWN, PEER)), Leases()
     ids = sandbox_id(OWN.container_id), sandbox_id(PEER.container_id)
-    expected = TunnelPeer(RECORD, record_id(record.uid), 0, *ids)
+    expected = TunnelPeer(RECORD, record_id(record.uid), 0, *ids, node="node-b", linked=False)
     assert read(node, leases) == {SLOT.tunnel(end.index): expected}
     leases.silent.add("node-b")
     assert read(node, leases) == {SLOT.tunnel(end.index): replace(expected, lease_expired=True)}
+
+
+def test_an_end_is_linked_once_both_are_ready(node: AgentNode) -> None:
+    node.hold(OWN, slot=SLOT)
+    node.put_record(with_ready(in_panel_wiring(OWN, PEER), *Side))
+    assert [one.linked for one in read(node).values()] == [True]
 
 
 def test_both_ends_of_a_tunnel_within_a_node_are_told_apart(node: AgentNode) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ratchet.core.oam import OamFrame, OamSchedule, OamState, TunnelPeer, decode, encode
 from ratchet.core.observation import Proof
+from ratchet.core.silence import TunnelProof, tunnel_proof
 from ratchet.datapath.panel.carrier import pod_end_is_up, settle_tunnel_carrier
 from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named
 from ratchet.datapath.panel.namespace import Panel
@@ -58,21 +59,26 @@ class FarPods:
     def update(self, peers: Mapping[str, TunnelPeer]) -> None:
         """Serve these ends from now on, by the names of their tunnels."""
         now = self._clock()
-        before, self._ends = self._ends, {}
+        ends = dict[str, _End]()
         for name, peer in peers.items():
-            end = before.get(name)
+            end = self._ends.get(name)
             if end is None or (end.peer.record, end.peer.end, end.peer.own) != (peer.record, peer.end, peer.own):
                 end = _End(peer, OamState(peer.record, peer.end, since=now))
+            elif peer.linked and not end.peer.linked:
+                end.state = replace(end.state, since=now)  # until now, the peer's panel may have had no tunnel
             end.peer = peer
-            self._ends[name] = end
+            ends[name] = end
+        self._ends = ends  # at once: other threads read it
 
     def proof(self, name: str) -> Proof | None:
         """What is proven of the tunnel of this name; None if it is none of the ends'. For any thread."""
-        end, now = self._ends.get(name), self._clock()
-        if end is None:
-            return None
-        verified, silent = end.state.verified, end.state.silent_since(now)
-        return Proof(None if verified is None else now - verified, None if silent is None else now - silent)
+        end = self._ends.get(name)
+        return tunnel_proof(end.peer, end.state, self._clock()).proof if end is not None else None
+
+    def proofs(self) -> list[TunnelProof]:
+        """What is proven of the tunnels of all ends. For any thread."""
+        now = self._clock()
+        return [tunnel_proof(end.peer, end.state, now) for end in list(self._ends.values())]
 
     def wait_seconds(self, most: float) -> float:
         """Seconds until the next frame is due, `most` at most."""

@@ -31,6 +31,8 @@ VTEP_ANNOTATION = "ratchet.vtep"
 SCHEMA_ANNOTATION = "ratchet.schema"
 # Likewise the format in which the agent writes new records.
 WRITTEN_SCHEMA_ANNOTATION = "ratchet.written-schema"
+# Likewise the version of the OAM frames that the agent sends; 0: none.
+OAM_ANNOTATION = "ratchet.oam"
 
 
 def encode_vni_lease(vni: int, link: Link) -> Json:
@@ -103,6 +105,7 @@ def encode_node_lease(lease: NodeLease, seconds: float, now: datetime) -> Json:
                 VTEP_ANNOTATION: lease.vtep,
                 SCHEMA_ANNOTATION: f"{lease.schema} {renewed}",
                 WRITTEN_SCHEMA_ANNOTATION: f"{lease.written_schema} {renewed}",
+                OAM_ANNOTATION: f"{lease.oam} {renewed}",
             },
         },
         "spec": {
@@ -120,8 +123,9 @@ def decode_node_lease(lease: Mapping[str, Any]) -> NodeLease:
     return NodeLease(
         node=spec.get("holderIdentity") or "",
         vtep=annotations.get(VTEP_ANNOTATION, ""),
-        schema=_announced_schema(annotations.get(SCHEMA_ANNOTATION, ""), renewed),
-        written_schema=_announced_schema(annotations.get(WRITTEN_SCHEMA_ANNOTATION, ""), renewed),
+        schema=_announced(annotations.get(SCHEMA_ANNOTATION, ""), renewed, EARLIER_SCHEMA),
+        written_schema=_announced(annotations.get(WRITTEN_SCHEMA_ANNOTATION, ""), renewed, EARLIER_SCHEMA),
+        oam=_announced(annotations.get(OAM_ANNOTATION, ""), renewed, 0),
         version=metadata.get("resourceVersion", ""),
         uid=metadata.get("uid", ""),
         renewed=_renew_time(lease),
@@ -132,10 +136,10 @@ def _holder(lease: Mapping[str, Any]) -> str:
     return shared_text((lease.get("spec") or {}).get("holderIdentity") or "")
 
 
-def _announced_schema(announced: str, renewed: str) -> int:
-    """The schema in an annotation, if the renewal at `renewed` wrote it; else EARLIER_SCHEMA."""
-    schema, _, moment = announced.partition(" ")
-    return int(schema) if NUMBER.fullmatch(schema) and moment == renewed else EARLIER_SCHEMA
+def _announced(announced: str, renewed: str, otherwise: int) -> int:
+    """The number in an annotation, if the renewal at `renewed` wrote it; else `otherwise`."""
+    number, _, moment = announced.partition(" ")
+    return int(number) if NUMBER.fullmatch(number) and moment == renewed else otherwise
 
 
 def _renew_time(lease: Mapping[str, Any]) -> datetime | None:
