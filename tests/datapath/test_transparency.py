@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from ratchet.core.interface import Wire
-from ratchet.datapath import ensure
+from ratchet.core.interface import PatchWire, Wire
+from ratchet.datapath import ensure, make
 from ratchet.dev.testbed import wait_for
 from tests.support.namespaces import Bed
-from tests.support.panels import EndKey, Panels, connect, tunnel_of
-from tests.support.raw_frames import ethernet, opened, received
+from tests.support.panels import EndKey, Panels
+from tests.support.raw_frames import OAM, ethernet, opened, received
 from tests.support.wires import Wires
 
 JUMBO = 9000
@@ -29,6 +29,7 @@ def snap(destination: str, protocol: str, payload: bytes) -> bytes:
     return llc(destination, bytes.fromhex("aaaa03" + protocol) + payload)
 
 
+NODES, PODS = ("node-1", "node-2"), ("pod-a", "pod-b")
 PEER = "06:00:00:5e:ba:12"
 TEXT = bytes(range(256))
 FRAMES = {
@@ -57,35 +58,34 @@ def veth(bed: Bed, wires: Wires, panels: Panels) -> dict[str, str]:
 
 def vxlan(bed: Bed, wires: Wires, panels: Panels) -> dict[str, str]:
     make_nodes(bed)
-    for number, node in enumerate(("node-1", "node-2")):
+    for number, node in enumerate(NODES):
         bed.ip("fabric", "link", "set", f"port{number}", "mtu", "9100")
         bed.ip(node, "link", "set", "eth0", "mtu", "9100")
-    for number, (node, pod) in enumerate((("node-1", "pod-a"), ("node-2", "pod-b"))):
+    for number, (node, pod) in enumerate(zip(NODES, PODS, strict=True)):
         with bed.inside(node):
             wire: Wire = wires.tunnel(pod, number, f"10.9.0.{number + 1}", f"10.9.0.{2 - number}", mtu=JUMBO)
             ensure(wire)
     return {"pod-a": "in1", "pod-b": "in1"}
 
 
-def patch(bed: Bed, wires: Wires, panels: Panels) -> dict[str, str]:
-    panel = panels.make()
-    near, far = panels.cable(panel, "pod-a", "a", mtu=JUMBO), panels.cable(panel, "pod-b", "b", mtu=JUMBO)
-    connect(panel, near, far.index)
-    connect(panel, far, near.index)
+def panel_on_one_node(bed: Bed, wires: Wires, panels: Panels) -> dict[str, str]:
+    """Two cables that are patched to each other, each made by the pass of its end."""
+    panels.make()
+    one, other = panels.spec("pod-a", "a", mtu=JUMBO), panels.spec("pod-b", "b", mtu=JUMBO)
+    for wire in (PatchWire("a-b", one, other), PatchWire("a-b", other, one)):
+        make(wire)
     return {"pod-a": "eth1", "pod-b": "eth1"}
 
 
-def patched_vxlan(bed: Bed, wires: Wires, panels: Panels) -> dict[str, str]:
-    """Cables that are patched to tunnels, over an underlay with an MTU of 1500 bytes."""
+def panel_across_nodes(bed: Bed, wires: Wires, panels: Panels) -> dict[str, str]:
+    """Cable, tunnel, cable, over an underlay with an MTU of 1500 bytes."""
     make_nodes(bed)
     own, other = "10.9.0.1", "10.9.0.2"
-    placed: tuple[tuple[str, str, EndKey], ...] = (("node-1", "pod-a", "a"), ("node-2", "pod-b", "b"))
-    for node, pod, end in placed:
-        panel = panels.make(f"panel-{node}")
-        cable = panels.cable(panel, pod, end, mtu=JUMBO)
+    ends: tuple[EndKey, EndKey] = ("a", "b")
+    for node, pod, end in zip(NODES, PODS, ends, strict=True):
+        panels.make(f"panel-{node}")
         with bed.inside(node):
-            panels.tunnel(panel, wire := panels.wire(pod, end, own, other, panel=f"panel-{node}", mtu=JUMBO))
-        connect(panel, cable, bed.show(f"panel-{node}", tunnel_of(wire))["ifindex"])
+            make(panels.wire(pod, end, own, other, panel=f"panel-{node}", mtu=JUMBO))
         own, other = other, own
     return {"pod-a": "eth1", "pod-b": "eth1"}
 
@@ -94,12 +94,23 @@ def make_nodes(bed: Bed) -> None:
     bed.fabric(**{"node-1": "10.9.0.1/24", "node-2": "10.9.0.2/24"})
 
 
-@pytest.fixture(params=[veth, vxlan, patch, patched_vxlan], ids=lambda make: make.__name__)
+MAKERS: dict[str, Callable[[Bed, Wires, Panels], dict[str, str]]] = {
+    "direct, one node": veth,
+    "direct, across nodes": vxlan,
+    "panel, one node": panel_on_one_node,
+    "panel, across nodes": panel_across_nodes,
+}
+
+
+@pytest.fixture
 def ends(request: pytest.FixtureRequest, bed: Bed, wires: Wires, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The pods of a link with an MTU of JUMBO bytes, and their interfaces."""
-    bed.add("pod-a", "pod-b")
+    """The pods of a link with an MTU of JUMBO bytes, and their interfaces once they have carrier."""
+    bed.add(*PODS)
     with Panels(bed, str(tmp_path)) as panels:
-        yield request.param(bed, wires, panels)
+        made = MAKERS[request.param](bed, wires, panels)
+        for pod, ifname in made.items():  # until then, the kernel drops what is sent
+            wait_for(f"{ifname} of {pod}", partial(is_running, bed, pod, ifname))
+        yield made
 
 
 def is_running(bed: Bed, pod: str, ifname: str) -> bool:
@@ -107,13 +118,28 @@ def is_running(bed: Bed, pod: str, ifname: str) -> bool:
     return bed.show(pod, ifname)["operstate"] in ("UP", "UNKNOWN")
 
 
-@pytest.mark.parametrize(("source", "target"), [("pod-a", "pod-b"), ("pod-b", "pod-a")])
+both_ways = pytest.mark.parametrize(("source", "target"), [PODS, PODS[::-1]], ids=" to ".join)
+
+
+@both_ways
+@pytest.mark.parametrize("ends", MAKERS, indirect=True)
 def test_every_frame_arrives_unchanged(bed: Bed, ends: dict[str, str], source: str, target: str) -> None:
-    for pod, ifname in ends.items():  # until then, the kernel drops what is sent
-        wait_for(f"{ifname} of {pod}", partial(is_running, bed, pod, ifname))
     with opened(bed, source, ends[source]) as sender, opened(bed, target, ends[target]) as receiver:
         arrived = {}
         for name, frame in FRAMES.items():
             sender.send(frame)
             arrived[name] = received(receiver)
     assert arrived == FRAMES
+
+
+@both_ways
+@pytest.mark.parametrize("ends", [one for one in MAKERS if one.startswith("panel")], indirect=True)
+def test_the_ethertype_of_oam_frames_alone_does_not_arrive(
+    bed: Bed, ends: dict[str, str], source: str, target: str
+) -> None:
+    """Whatever the destination and the OUI: a pod must not send what a panel takes for a frame of another panel."""
+    with opened(bed, source, ends[source]) as sender, opened(bed, target, ends[target]) as receiver:
+        for destination in ("53:41:54:00:00:01", PEER):
+            sender.send(ethernet(destination, OAM, TEXT))
+        sender.send(FRAMES["LLDP"])
+        assert received(receiver) == FRAMES["LLDP"]

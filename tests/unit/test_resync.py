@@ -220,7 +220,7 @@ def periodic(one: Node, vnis: FakeVniCheck, resync_seconds: float) -> tuple[Peri
     followed = informers, node.queue, node.verified
     silence = cast(TunnelSilence, SimpleNamespace(check=lambda: None))
     events = cast(NodeEvents, SimpleNamespace(send=lambda: None))
-    checked = guard, port, panel, silence, events
+    checked: Any = (guard, port, panel, silence, events)
     work = PeriodicWork(node.journal, one.resync, resync_seconds, vni_check, *followed, health, *checked)
     return work, health
 
