@@ -32,6 +32,7 @@ from ratchet.agent.metrics import Gauges, Metrics
 from ratchet.agent.node_events import NodeEvents
 from ratchet.agent.pages import health_pages, public_pages
 from ratchet.agent.panel import NodePanel
+from ratchet.agent.panel_loss import PanelLoss
 from ratchet.agent.periodic import PeriodicWork
 from ratchet.agent.port_clash import PortClash
 from ratchet.agent.priority import ForegroundGate
@@ -89,8 +90,9 @@ class Agent:
             settings.state_dir, remembers=True, links_most=settings.links_per_node, panel=settings.panel
         )
         self._underlays = Underlays(settings)
-        self._panel = NodePanel(settings.panel)
         self._api = self._connect()
+        self._node_events = NodeEvents(self._api, settings.node_name, settings.events)
+        self._panel = NodePanel(settings.panel, PanelLoss(settings.state_dir, self._journal, self._node_events).opened)
         self._announcer = self._make_announcer()
         self._informers = self._make_informers()
         self._store = CachedStore(
@@ -105,13 +107,11 @@ class Agent:
             default_wiring=settings.wiring,
         )
         self._resync = self._make_resync()
-        self._heartbeat = Heartbeat(
-            settings, self._store, self._underlays, self._resync, sends_oam=lambda: self._carrier.sends_oam
-        )
+        parts = settings, self._store, self._underlays, self._resync
+        self._heartbeat = Heartbeat(*parts, sends_oam=lambda: self._carrier.sends_oam)
         self._guard = TunnelGuard(settings.guard, self._journal, self._underlays, self._announcer, self._metrics)
         self._port = PortClash(self._api, self._journal, settings.node_name, settings.vxlan_port, settings.events)
         self._carrier = CarrierFollower(settings.panel, TunnelPeers(self._journal, self._store, self._heartbeat))
-        self._node_events = NodeEvents(self._api, settings.node_name, settings.events)
         self._silence = TunnelSilence(settings.node_name, self._carrier, self._heartbeat, self._node_events)
         self._health = self._make_health()
         self._service = self._make_service()

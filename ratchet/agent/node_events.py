@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ class NodeReason(StrEnum):
 
     TUNNELS_SILENT = "TunnelsSilent"
     TUNNELS_VERIFIED = "TunnelsVerified"
+    PANEL_LOST = "PanelLost"
 
     @property
     def type(self) -> EventType:
@@ -39,7 +41,7 @@ class _Pending(NamedTuple):
 
 @dataclass(slots=True)
 class NodeEvents:
-    """Sends the Events of one node. For one thread. Methods do not raise.
+    """Sends the Events of one node. `report` is thread-safe, `send` is for one thread. Neither raises RatchetError.
 
     An Event waits while the API does not answer. A newer one about the same `subject` replaces it.
     """
@@ -49,21 +51,28 @@ class NodeEvents:
     enabled: bool
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _pending: dict[str, _Pending] = field(default_factory=dict)
+    _changing: threading.Lock = field(default_factory=threading.Lock)
 
     def report(self, subject: str, reason: NodeReason, text: str) -> None:
         """Queue an Event."""
         if self.enabled:
-            self._pending.pop(subject, None)
-            self._pending[subject] = _Pending(reason, text, self.now())
+            with self._changing:
+                self._pending.pop(subject, None)
+                self._pending[subject] = _Pending(reason, text, self.now())
 
     def send(self) -> None:
         """Send MOST of the queued Events. The API's refusals are logged."""
         api = self.api.patient(PATIENCE_SECONDS)
-        for subject, (reason, text, at) in list(self._pending.items())[:MOST]:
+        with self._changing:
+            taken = list(self._pending.items())[:MOST]
+        for subject, event in taken:
+            reason, text, at = event
             try:
                 record_node_event(api, self.node, reason, text, reason.type, now=at)
             except ApiUnavailableError:
                 return  # the heartbeat logs it
             except RatchetError as error:
                 log.info('event not sent reason=%s node=%s cause="%s"', reason, self.node, error)
-            del self._pending[subject]
+            with self._changing:
+                if self._pending.get(subject) is event:
+                    del self._pending[subject]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from ratchet.datapath.panel.namespace import has_name, hold_panel
 from ratchet.errors import RatchetError
@@ -16,10 +17,14 @@ log = logging.getLogger(__name__)
 
 
 class NodePanel:
-    """The patch panel at a path. Thread-safe. Each change is logged once."""
+    """The patch panel at a path. Thread-safe. Each change is logged once.
 
-    def __init__(self, path: str) -> None:
+    `opened` is called once with the path and the cookie of the panel.
+    """
+
+    def __init__(self, path: str, opened: Callable[[str, int], None] = lambda _path, _cookie: None) -> None:
         self._path = path
+        self._opened = opened
         self._lock = threading.Lock()
         self._descriptor: int | None = None
         self._has_name = True
@@ -56,6 +61,7 @@ class NodePanel:
             if panel is not None and self._descriptor is None:
                 log.info("patch panel opened path=%s cookie=%d", self._path, panel.cookie)
                 self._descriptor = panel.netns.fd
+                self._opened(self._path, panel.cookie)
             self._note_name(has_its_name)
 
     def _note_fault(self, fault: str) -> None:

@@ -17,10 +17,10 @@ from ratchet.core.oam import record_id, sandbox_id
 from ratchet.datapath import netns
 from ratchet.dev.agents import AgentProcess, Process, spawn
 from ratchet.dev.fake_kubelet import Sandbox
-from ratchet.dev.hosts import Host, ip
+from ratchet.dev.hosts import Host, ip, remove_namespace
 from ratchet.dev.testbed import wait_for
 from tests.agent.pages import page
-from tests.support.cluster import CHAINED, LINK, PAIR, Cluster, panel_devices, recreated
+from tests.support.cluster import CHAINED, LINK, PAIR, PATIENT, Cluster, panel_devices, recreated
 from tests.support.resync import touch
 from tests.support.wired import WIRED, has_carrier, wired_pair
 
@@ -91,6 +91,24 @@ def test_what_somebody_removes_in_the_panel_is_put_back(cluster: Cluster) -> Non
     touch(cluster.bed, LINK)
     wait_for("the patch", lambda: cluster.pings(primary, "192.168.2.101"))
     assert identity(cluster, primary) == before
+
+
+def test_a_panel_that_was_deleted_without_an_agent_is_reported_once_and_its_links_come_back(cluster: Cluster) -> None:
+    primary, _ = wired_pair(cluster, cluster.b)
+    agent = cluster.bed.agents["a"]
+    agent.stop()
+    remove_namespace(cluster.a.host.panel)
+    wait_for("the loss of the interface", lambda: "in1" not in cluster.interfaces(primary))
+    agent.start()
+    assert cluster.a.call("STATUS", config={**PATIENT, "cniVersion": "1.1.0"}).status == 0
+    text = f"patch panel {agent.panel} was lost and another one was made: 1 pod gets new interfaces"
+    lost = [("PanelLost", text)]
+    wait_for("the Event", lambda: cluster.events_of_node(cluster.a) == lost)
+    wait_for("the link", lambda: "in1" in cluster.interfaces(primary) and cluster.pings(primary, "192.168.2.101"))
+    agent.stop()
+    agent.start()
+    touch(cluster.bed, LINK)
+    assert cluster.events_of_node(cluster.a) == lost
 
 
 def test_inspect_shows_a_waiting_cable_without_a_difference(cluster: Cluster) -> None:

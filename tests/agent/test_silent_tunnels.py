@@ -45,24 +45,18 @@ def tunnels(node: Kubelet, state: str) -> int:
     return int(float(found[1]))
 
 
-def events_of(cluster: Cluster, node: Kubelet) -> list[tuple[str, str]]:
-    items, _ = cluster.bed.api.list("/api/v1/namespaces/default/events")
-    about = {"apiVersion": "v1", "kind": "Node", "name": node.host.name, "uid": node.host.name}
-    return [(one["reason"], one["message"]) for one in items if one["involvedObject"] == about]
-
-
 def test_a_path_that_loses_tunnel_datagrams_is_reported_once_and_costs_no_carrier(hasty: Cluster) -> None:
     primary, pair = wired_pair(hasty, hasty.b)
     wait_for("frames", lambda: tunnels(hasty.a, "verified") == 1)
     with cut_off(hasty.b, hasty.a):
         wait_for("the silence", lambda: tunnels(hasty.a, "silent") == 1, REPORTED_SECONDS)
         silent = ("TunnelsSilent", f"no OAM frames from node b arrive over 1 of 1 tunnels: {LINK}")
-        wait_for("the Event", lambda: events_of(hasty, hasty.a) == [silent], REPORTED_SECONDS)
+        wait_for("the Event", lambda: hasty.events_of_node(hasty.a) == [silent], REPORTED_SECONDS)
         (ends,) = json.loads(page(hasty.a, "/proofs")[1])["proofs"].values()
         assert ends["primary"]["silent"] > SILENT_SECONDS
         assert has_carrier(hasty, primary, "in1")
         assert has_carrier(hasty, pair, "in2")
         assert "ratchet_panel_tunnel_unproven_seconds 0.0" not in page(hasty.a, "/metrics")[1]
     verified = ("TunnelsVerified", "OAM frames from node b arrive again over all 1 tunnels")
-    wait_for("the next Event", lambda: set(events_of(hasty, hasty.a)) == {silent, verified})
+    wait_for("the next Event", lambda: set(hasty.events_of_node(hasty.a)) == {silent, verified})
     assert tunnels(hasty.a, "verified") == 1

@@ -168,6 +168,12 @@ class Cluster:
         events, _ = self.bed.api.list(f"/api/v1/namespaces/{self.bed.namespace}/events")
         return {one["involvedObject"]["uid"] for one in events if one["reason"] == reason}
 
+    def events_of_node(self, node: Kubelet) -> list[tuple[str, str]]:
+        """The reasons and messages of a node's Events."""
+        events, _ = self.bed.api.list("/api/v1/namespaces/default/events")
+        about = {"apiVersion": "v1", "kind": "Node", "name": node.host.name, "uid": node.host.name}
+        return [(one["reason"], one["message"]) for one in events if one["involvedObject"] == about]
+
     def interfaces(self, sandbox: Sandbox) -> list[str]:
         """The names of a sandbox's interfaces, except `lo`."""
         return [one["ifname"] for one in json.loads(ip("-j", "-n", sandbox.netns, "link", "show"))[1:]]
@@ -251,7 +257,7 @@ def journal_files(state_dir: Path) -> list[Path]:
     Partial files of killed processes are left out: they are removed after an hour.
     """
     files = [path for path in state_dir.rglob("[!.]*") if path.is_file()]
-    return [path for path in files if path.parent.name != "deleted" and path.name != "links.lock"]
+    return [path for path in files if path.parent.name != "deleted" and path.name not in ("links.lock", "panel.id")]
 
 
 def own_interfaces(netns: str) -> list[str]:
