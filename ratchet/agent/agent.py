@@ -158,10 +158,10 @@ class Agent:
         self._guard.start()
         self._port.check()
         self._informers.start()
+        self._carrier.start(self._stopping)
         self._workers.start(self._settings.workers)
         self._resync.enqueue_all()
         self._heartbeat.start(self._stopping)
-        self._carrier.start(self._stopping)
 
     def _drop_ends(self, entry: SandboxEntry) -> None:
         """Drop the ends of a sandbox of an earlier boot: its namespace is gone. Delegate results stay for DEL."""

@@ -18,6 +18,7 @@ from ratchet.core.observation import Proof
 from ratchet.core.silence import TunnelProof
 from ratchet.datapath.panel.events import CarrierWatch
 from ratchet.datapath.panel.far_pods import FarPods
+from ratchet.datapath.panel.lowered import forget_lowered, note_lowered
 from ratchet.datapath.panel.namespace import Panel, hold_panel
 from ratchet.datapath.panel.oam import OamSocket
 from ratchet.errors import DatapathError, RatchetError
@@ -49,6 +50,7 @@ class CarrierFollower:
         self._fault = ""
         self._oam_fault = ""
         self._far_pods: FarPods | None = None
+        self._lowered = set[str]()
 
     @property
     def fault(self) -> str:
@@ -71,8 +73,18 @@ class CarrierFollower:
         return self._far_pods is not None
 
     def start(self, stopping: threading.Event) -> None:
-        """Start the thread. It ends once `stopping` is set."""
+        """Start the thread. It ends once `stopping` is set. Call it before the first pass."""
+        try:
+            self._note_lowered()
+        except (RatchetError, OSError) as error:
+            log.warning('cannot tell which ends have no carrier cause="%s"', error)
         threading.Thread(target=self._run, args=(stopping,), name="carrier", daemon=True).start()
+
+    def _note_lowered(self) -> None:
+        """Leave ends without carrier that have none, until their peers are asked. Not if no frames can be sent."""
+        if (panel := hold_panel(self._path)) is not None:
+            with OamSocket(panel):
+                self._lowered = note_lowered(panel)
 
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.wait(PAUSE_SECONDS):
@@ -118,12 +130,14 @@ class CarrierFollower:
     def _open_oam(self, panel: Panel, stack: ExitStack) -> FarPods | None:
         """Open the socket of OAM frames; None if that is not possible, which is logged once."""
         try:
-            far_pods = FarPods(panel, stack.enter_context(OamSocket(panel)))
+            far_pods = FarPods(panel, stack.enter_context(OamSocket(panel)), lowered=self._lowered)
         except DatapathError as error:
             fault = f"{error} ({error.details})" if error.details else str(error)
             if fault != self._oam_fault:
                 log.error('carrier does not follow the pods of other nodes cause="%s"', fault)
             self._oam_fault = fault
+            forget_lowered(panel, self._lowered)
+            self._lowered.clear()
             return None
         self._oam_fault = ""
         return far_pods

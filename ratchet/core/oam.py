@@ -46,6 +46,9 @@ ANSWER_SECONDS = 0.05
 # An end that has heard nothing for so long is silent: three frames are lost, and the next one is late.
 SILENT_SECONDS = 3.5 * REPEAT_SECONDS
 
+# Seconds for which an agent that starts leaves an end without carrier if it finds it so: its first four frames ask.
+LOWERED_SECONDS = 3.0
+
 _PAYLOAD = struct.Struct(">3sHBBB16s8sQQ")
 
 
@@ -100,7 +103,8 @@ class OamState:
     """What one end of a link has heard of the other one. Times are seconds of one monotonic clock.
 
     `record` and `end` are the link and the own end. `since`: when the end began to listen to its peer. `last` is the
-    newest frame, `verified` when it was heard; None: none yet.
+    newest frame, `verified` when it was heard; None: none yet. Until `lowered_until`, a far pod that is not heard
+    counts as shut, because the end had no carrier when the agent started.
     """
 
     record: bytes
@@ -108,6 +112,7 @@ class OamState:
     since: float
     last: OamFrame | None = None
     verified: float | None = None
+    lowered_until: float = float("-inf")
 
     def accepts(self, frame: OamFrame) -> bool:
         """Whether a frame is of the other end of this link, and newer than the last one.
@@ -125,14 +130,16 @@ class OamState:
         """The state after a frame; this one if the frame is not accepted."""
         return replace(self, last=frame, verified=now) if self.accepts(frame) else self
 
-    def far_pod_up(self, *, sandbox: bytes, lease_expired: bool) -> bool | None:
+    def far_pod_up(self, *, sandbox: bytes, lease_expired: bool, now: float) -> bool | None:
         """IFF_UP of the far pod's end, as last heard. None: unknown, which counts as up.
 
         `sandbox` is the far end's in the record: what a former one sent is no news of it. Without its node's Lease, the
         far pod may have changed its end unreported. Silence alone changes nothing.
         """
-        if self.last is None or self.last.sandbox != sandbox or lease_expired:
+        if lease_expired:
             return None
+        if self.last is None or self.last.sandbox != sandbox:
+            return False if self.last is None and now < self.lowered_until else None
         return self.last.pod_up
 
     def silent_since(self, now: float) -> float | None:

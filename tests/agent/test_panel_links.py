@@ -16,7 +16,7 @@ from ratchet.core.model import State
 from ratchet.core.oam import record_id, sandbox_id
 from ratchet.datapath import netns
 from ratchet.dev.agents import AgentProcess, Process, spawn
-from ratchet.dev.fake_kubelet import Sandbox
+from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.hosts import Host, ip, remove_namespace
 from ratchet.dev.testbed import wait_for
 from tests.agent.pages import page
@@ -190,6 +190,34 @@ def test_carrier_follows_a_shut_end_after_an_agent_was_killed(cluster: Cluster, 
         agent.start()
         wait_for_carrier(cluster, pair, "in2", has)
     assert cluster.pings(pair, "192.168.2.100")
+
+
+@pytest.mark.parametrize("restarted", ["a", "b", "ab"])
+def test_an_agent_that_restarts_gives_no_carrier_while_the_peer_is_shut(cluster: Cluster, restarted: str) -> None:
+    primary, pair = wired_pair(cluster, cluster.b)
+    set_end(primary, "in1", "down")
+    wait_for_carrier(cluster, pair, "in2", False)
+    before = times_up(pair, "in2")
+    for name in restarted:
+        cluster.bed.agents[name].kill()
+    for name in restarted:
+        cluster.bed.agents[name].start()
+    wait_for("a frame", lambda: verified_tunnels(cluster.b) == 1)
+    touch(cluster.bed, LINK)
+    assert (times_up(pair, "in2"), has_carrier(cluster, pair, "in2")) == (before, False)
+    set_end(primary, "in1", "up")
+    wait_for_carrier(cluster, pair, "in2", True)
+    assert cluster.pings(pair, "192.168.2.100")
+
+
+def times_up(sandbox: Sandbox, ifname: str) -> int:
+    """How often an interface has got carrier."""
+    return int(ip("netns", "exec", sandbox.netns, "cat", f"/sys/class/net/{ifname}/carrier_up_count"))
+
+
+def verified_tunnels(node: Kubelet) -> int:
+    proofs = json.loads(page(node, "/proofs")[1])["proofs"].values()
+    return sum(end["verified"] is not None for ends in proofs for end in ends.values())
 
 
 def test_an_oam_frame_that_a_pod_forges_changes_nothing(cluster: Cluster) -> None:

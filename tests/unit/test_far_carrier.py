@@ -26,7 +26,8 @@ class Side(NamedTuple):
     """An end: its pod, the panel's end, and its agent.
 
     `event`: the kernel has reported a change. `step`: what the agent does next, 0: nothing. `asked`: it has to send.
-    `inbox`: frames on their way to it.
+    `inbox`: frames on their way to it. `lowered`: the agent has found the panel's end down at its start, so the far pod
+    counts as shut until a frame is heard or the time for it is over.
     """
 
     pod: bool = True
@@ -37,6 +38,11 @@ class Side(NamedTuple):
     sent: bool | None = True
     asked: bool = False
     inbox: tuple[Frame, ...] = ()
+    lowered: bool = False
+
+    @property
+    def far_pod_up(self) -> bool | None:
+        return False if self.lowered else self.heard
 
 
 class World(NamedTuple):
@@ -55,14 +61,19 @@ def flip(side: Side) -> Side:
 
 def receive(side: Side) -> Side:
     frame, *rest = side.inbox
-    step = SEND if frame.asks or frame.pod_up is not side.heard else 0
-    return side._replace(heard=frame.pod_up, asked=side.asked or frame.asks, inbox=tuple(rest), step=step)
+    step = SEND if frame.asks or frame.pod_up is not side.far_pod_up else 0
+    asked = side.asked or frame.asks
+    return side._replace(heard=frame.pod_up, asked=asked, inbox=tuple(rest), step=step, lowered=False)
+
+
+def restart(side: Side) -> Side:
+    return side._replace(event=False, step=SEND, heard=None, sent=None, asked=False, lowered=not side.panel)
 
 
 def agent_step(world: World, number: int) -> World:
     side, other = world.sides[number], world.sides[1 - number]
     if side.step == SET:
-        up = tunnel_end_is_up(TunnelEnd(True, side.pod, side.heard))
+        up = tunnel_end_is_up(TunnelEnd(True, side.pod, side.far_pod_up))
         event = side.event or (up and not side.panel)  # `panel.events` follows an end that comes up
         return world.with_side(number, side._replace(panel=up, event=event, step=SEND_AGAIN))
     if side.sent is not side.pod or side.asked:
@@ -72,7 +83,8 @@ def agent_step(world: World, number: int) -> World:
     return world.with_side(number, done)
 
 
-def successors(world: World) -> Iterator[World]:
+def successors(world: World, *, late: bool) -> Iterator[World]:
+    """The worlds after one step. `late`: the frames that a starting agent waits for may come too late."""
     for number, side in enumerate(world.sides):
         if side.step:
             yield agent_step(world, number)
@@ -83,18 +95,19 @@ def successors(world: World) -> Iterator[World]:
         if world.flips:
             yield world.with_side(number, flip(side))._replace(flips=world.flips - 1)
         if world.restarts:
-            fresh = side._replace(event=False, step=SEND, heard=None, sent=None, asked=False)
-            yield world.with_side(number, fresh)._replace(restarts=world.restarts - 1)
+            yield world.with_side(number, restart(side))._replace(restarts=world.restarts - 1)
+        if late and side.lowered and not side.step:
+            yield world.with_side(number, side._replace(lowered=False, step=SEND))
 
 
 def is_at_rest(world: World) -> bool:
-    return not any(side.step or side.event or side.inbox for side in world.sides)
+    return not any(side.step or side.event or side.inbox or side.lowered for side in world.sides)
 
 
-def reached(start: World) -> set[World]:
+def reached(start: World, *, late: bool = True) -> set[World]:
     seen, waiting = {start}, [start]
     while waiting:
-        for world in successors(waiting.pop()):
+        for world in successors(waiting.pop(), late=late):
             if world not in seen:
                 seen.add(world)
                 waiting.append(world)
@@ -112,3 +125,24 @@ def test_every_order_ends_with_the_right_carrier_without_a_repetition(flips: int
     resting = [world for world in worlds if is_at_rest(world)]
     assert len(resting) > 10
     assert [world for world in resting if wrong(world)] == []
+
+
+SHUT = Side(pod=False, sent=False)
+LOWERED = Side(panel=False, heard=False)
+
+
+@pytest.mark.parametrize("restarts", [1, 2, 3])
+def test_agents_that_restart_give_no_carrier_while_the_far_pod_is_shut(restarts: int) -> None:
+    worlds = reached(World((LOWERED, SHUT), 0, restarts), late=False)
+    assert len(worlds) > 10
+    assert [world for world in worlds if world.sides[0].panel] == []
+
+
+@pytest.mark.parametrize("far", [Side(), Side(panel=False, heard=False)])
+def test_agents_that_find_ends_lowered_for_no_reason_raise_them(far: Side) -> None:
+    """Both pods have opened their ends while no agent ran. Frames may be late."""
+    for late in (False, True):
+        worlds = reached(World((restart(LOWERED), restart(far)), 1, 1), late=late)
+        resting = [world for world in worlds if is_at_rest(world)]
+        assert resting
+        assert [world for world in resting if wrong(world)] == []

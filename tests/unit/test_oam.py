@@ -135,7 +135,26 @@ def test_what_an_end_knows_of_the_far_pod(
     last: OamFrame | None, sandbox: bytes, expired: bool, up: bool | None
 ) -> None:
     state = STATE if last is None else STATE.heard(last, 101.0)
-    assert state.far_pod_up(sandbox=sandbox, lease_expired=expired) is up
+    assert state.far_pod_up(sandbox=sandbox, lease_expired=expired, now=102.0) is up
+
+
+@pytest.mark.parametrize(
+    ("last", "expired", "now", "up"),
+    [
+        (None, False, 102.9, False),
+        (None, False, 103.0, None),
+        (None, True, 102.0, None),
+        (FRAME, False, 102.0, True),
+        (FRAME._replace(pod_up=False), False, 104.0, False),
+        (FRAME._replace(sandbox=NEXT_SANDBOX, pod_up=False), False, 102.0, None),
+    ],
+)
+def test_a_far_pod_counts_as_shut_for_a_while_if_the_end_had_no_carrier_at_the_start(
+    last: OamFrame | None, expired: bool, now: float, up: bool | None
+) -> None:
+    state = replace(STATE, lowered_until=103.0)
+    state = state if last is None else state.heard(last, 101.0)
+    assert state.far_pod_up(sandbox=SANDBOX, lease_expired=expired, now=now) is up
 
 
 def test_silence_is_measured_from_the_last_frame_and_before_it_from_the_start() -> None:

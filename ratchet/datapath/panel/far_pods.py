@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ratchet.core.oam import OamFrame, OamSchedule, OamState, TunnelPeer, decode, encode
+from ratchet.core.oam import LOWERED_SECONDS, OamFrame, OamSchedule, OamState, TunnelPeer, decode, encode
 from ratchet.core.observation import Proof
 from ratchet.core.silence import TunnelProof, tunnel_proof
 from ratchet.datapath.panel.carrier import pod_end_is_up, settle_tunnel_carrier
@@ -35,18 +35,26 @@ class _End:
     tunnel: int = 0
     noted: bool | None = None
 
-    def far_pod_up(self) -> bool | None:
-        return self.state.far_pod_up(sandbox=self.peer.far, lease_expired=self.peer.lease_expired)
+    def far_pod_up(self, now: float) -> bool | None:
+        return self.state.far_pod_up(sandbox=self.peer.far, lease_expired=self.peer.lease_expired, now=now)
 
 
 class FarPods:
     """The ends at the tunnels of one panel, by the names of their tunnels. For one thread.
 
-    `clock` returns monotonic seconds. The methods raise DatapathError.
+    `clock` returns monotonic seconds. `lowered` are the tunnels whose cables had no carrier when the process started
+    (`panel.lowered`); those that are followed are removed from it. The methods raise DatapathError.
     """
 
-    def __init__(self, panel: Panel, socket: OamSocket, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        panel: Panel,
+        socket: OamSocket,
+        clock: Callable[[], float] = time.monotonic,
+        lowered: set[str] | None = None,
+    ) -> None:
         self._panel = panel
+        self._lowered = lowered if lowered is not None else set()
         self._socket = socket
         self._clock = clock
         self._start = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -63,7 +71,9 @@ class FarPods:
         for name, peer in peers.items():
             end = self._ends.get(name)
             if end is None or (end.peer.record, end.peer.end, end.peer.own) != (peer.record, peer.end, peer.own):
-                end = _End(peer, OamState(peer.record, peer.end, since=now))
+                until = now + LOWERED_SECONDS if name in self._lowered else float("-inf")
+                end = _End(peer, OamState(peer.record, peer.end, since=now, lowered_until=until))
+                self._lowered.discard(name)
             elif peer.linked and not end.peer.linked:
                 end.state = replace(end.state, since=now)  # until now, the peer's panel may have had no tunnel
             end.peer = peer
@@ -89,7 +99,9 @@ class FarPods:
     def follow_due(self) -> None:
         """Send the frames that are due, and note what has changed without a frame: another peer, an expired Lease."""
         now = self._clock()
-        due = [name for name, end in self._ends.items() if now >= end.schedule.due or end.far_pod_up() is not end.noted]
+        due = [
+            name for name, end in self._ends.items() if now >= end.schedule.due or end.far_pod_up(now) is not end.noted
+        ]
         if due:
             self._follow(due)
 
@@ -111,7 +123,7 @@ class FarPods:
             end.state = end.state.heard(frame, now)
             if frame.asks:
                 end.schedule = end.schedule.asked(now)
-            if end.schedule.due <= now or end.far_pod_up() is not end.noted:
+            if end.schedule.due <= now or end.far_pod_up(now) is not end.noted:
                 heard[name] = None
         if heard:
             self._follow(heard)
@@ -147,13 +159,13 @@ class FarPods:
         cable = device_at(channel, target) if target else None
         if tunnel is None or cable is None or not cable.is_cable:
             end.schedule = end.schedule.postponed(self._clock())
-            end.tunnel, end.noted = 0, end.far_pod_up()
+            end.tunnel, end.noted = 0, end.far_pod_up(self._clock())
         else:
             self._settle(channel, end, cable, tunnel)
 
     def _settle(self, channel: Channel, end: _End, cable: PanelDevice, tunnel: PanelDevice) -> None:
         self._send_if_due(channel, end, cable, tunnel)
-        end.tunnel, end.noted = tunnel.index, end.far_pod_up()
+        end.tunnel, end.noted = tunnel.index, end.far_pod_up(self._clock())
         note_far_pod(self._panel.cookie, tunnel.index, end.peer.link, end.noted)
         settle_tunnel_carrier(channel, self._panel.cookie, cable, tunnel.index, end.peer.link)
         self._send_if_due(channel, end, cable, tunnel)  # the pod may have changed its end while the panel's was down

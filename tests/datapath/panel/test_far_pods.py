@@ -17,6 +17,7 @@ from ratchet.core.oam import TunnelPeer, record_id, sandbox_id
 from ratchet.datapath import build, make
 from ratchet.datapath.panel.events import CarrierWatch
 from ratchet.datapath.panel.far_pods import FarPods
+from ratchet.datapath.panel.lowered import forget_lowered, note_lowered
 from ratchet.datapath.panel.namespace import Panel
 from ratchet.datapath.panel.oam import OamSocket
 from ratchet.datapath.panel.tunnel_state import forget_tunnel
@@ -243,3 +244,56 @@ def test_repetitions_do_not_touch_the_panel(sides: tuple[Node, Node], monkeypatc
         now += oam.ANSWER_SECONDS
         far_pods.follow_due()
         assert len(settled) == 2, "it was asked"
+
+
+@pytest.fixture
+def lowered(sides: tuple[Node, Node]) -> Node:
+    """The second side, whose pod has no carrier because the other one is shut, and whose agent has just started."""
+    one, two = sides
+    with one.serving(), two.serving():
+        one.set_end("down")
+        two.wait_for_carrier(False)
+    forget_tunnel(two.panel.cookie, two.tunnel)
+    return two
+
+
+def build_in_node_2(node: Node) -> bool:
+    """Reconcile the link as a pass does. Returns whether the pod has carrier then."""
+    with node.bed.inside("node-2"):
+        build(node.wire)
+    return node.has_carrier()
+
+
+def test_an_end_without_carrier_stays_so_until_the_peer_was_asked(lowered: Node) -> None:
+    now, name = 100.0, tunnel_of(lowered.wire)
+    found = note_lowered(lowered.panel)
+    assert found == {name}
+    assert not build_in_node_2(lowered)
+    with OamSocket(lowered.panel) as opened:
+        far_pods = FarPods(lowered.panel, opened, lambda: now, found)
+        for _ in range(2):
+            far_pods.update({name: lowered.peer})
+            far_pods.follow_due()
+            assert not build_in_node_2(lowered)
+        assert found == set(), "another reader of frames does not start again"
+        now += oam.LOWERED_SECONDS
+        far_pods.follow_due()
+        assert lowered.has_carrier()
+        assert build_in_node_2(lowered)
+
+
+def test_an_end_without_carrier_is_raised_by_a_pass_if_no_frames_can_be_read(lowered: Node) -> None:
+    forget_lowered(lowered.panel, note_lowered(lowered.panel))
+    assert build_in_node_2(lowered)
+
+
+def test_an_end_without_carrier_is_raised_by_a_pass_in_a_process_that_follows_no_frames(lowered: Node) -> None:
+    assert build_in_node_2(lowered)
+
+
+def test_only_cables_at_tunnels_are_lowered(sides: tuple[Node, Node], panels: Panels) -> None:
+    one, _ = sides
+    assert note_lowered(one.panel) == set(), "the cable has carrier"
+    one.bed.add("pod-c")
+    panels.cable(one.panel, "pod-c", "b")  # it waits for its peer
+    assert note_lowered(one.panel) == set()
