@@ -83,6 +83,12 @@ def test_an_invalid_declaration_counts_as_a_link() -> None:
     assert (progress.linked, progress.wanted) == (1, 2)
 
 
+def test_invalid_labels_of_two_pods_are_two_declarations() -> None:
+    invalid = [*PODS, primary_pod("x", "v", local_ip="x"), primary_pod("z", "w", local_ip="x")]
+    progress = progress_of(wanted_links(invalid), {RECORD: with_ready(veth(), *Side)}, invalid)
+    assert (progress.linked, progress.wanted, len(progress.refused)) == (1, 3, 2)
+
+
 def test_an_invalid_link_of_a_topology_counts_once_whether_or_not_its_pods_exist() -> None:
     invalid = Topology("default", "lab", "- endpoints: [primary-pod:eth0, pair-pod:e1]\n- endpoints: [x:e1, y:lo]")
     for pods in (PODS, []):

@@ -71,7 +71,7 @@ def declared_links(pod: Pod, reserved: Collection[str]) -> Declared:
         listed = listed_links(pod, {*reserved, "lo"})
     except InvalidIntentError as error:
         # The error is kept as long as the pod. Its traceback would keep all that was parsed.
-        return InvalidIntentError(str(error), details=error.details)
+        return InvalidIntentError(str(error), details=error.details, place=error.place)
     return (labelled, *listed) if labelled is not None else tuple(listed)
 
 
