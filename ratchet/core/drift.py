@@ -15,6 +15,8 @@ from ratchet.core.model import Encapsulation, End, Link, Side
 from ratchet.core.packed import Packed
 from ratchet.errors import InvalidIntentError
 
+NOT_DECLARED = "nothing asks for it any more"
+
 
 @dataclass(frozen=True, slots=True)
 class Edits:
@@ -37,6 +39,28 @@ class Edits:
         return f"wants a restart of pod {sandbox.pod if sandbox else record.primary.name}: {'; '.join(self.words)}"
 
 
+@dataclass(frozen=True, slots=True)
+class DeclaredDifferences:
+    """The differences between two declarations of one link, in words: of its wiring, its encapsulation and each end."""
+
+    wiring: tuple[str, ...] = ()
+    encapsulation: tuple[str, ...] = ()
+    primary: tuple[str, ...] = ()
+    pair: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """All but those of the wiring."""
+        return (*self.encapsulation, *self.primary, *self.pair)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return (*self.wiring, *self.settings)
+
+    def end(self, side: Side) -> tuple[str, ...]:
+        return self.primary if side is Side.PRIMARY else self.pair
+
+
 def edits_of(record: Link, wanted: Wanted) -> Edits:
     """The edits of a link. There are none until its primary has joined. `wanted` are the links of its namespace."""
     link = next((one for one in wanted.links if one.is_recorded_as(record.name)), None)
@@ -54,14 +78,23 @@ def edits(record: Link, wanted: WantedLink | None, refusal: InvalidIntentError |
     if refusal is not None:
         return Edits((f"its pod would be refused now: {refusal}",))
     if wanted is None:
-        return Edits(("nothing asks for it any more",))
-    rewired, link = tuple(_wiring_edits(record.wiring, wanted.wiring)), wanted.link.oriented_as(record)
-    if record.intends_the_same_as(link):
-        return Edits(rewired)
-    found = [*rewired, *_encapsulation_edits(record.encapsulation, link.encapsulation)]
-    for side in Side:
-        found += [f"{record.end(side).ifname}: {words}" for words in _end_edits(record.end(side), link.end(side))]
-    return Edits(tuple(found), live=wanted.live and not rewired)
+        return Edits((NOT_DECLARED,))
+    found = declared_differences(record, wanted)
+    return Edits(found.words, live=wanted.live and not found.wiring)
+
+
+def declared_differences(made: Link, wanted: WantedLink) -> DeclaredDifferences:
+    """The differences between a link as it was declared, such as its record, and as it is declared now."""
+    wiring, link = tuple(_wiring_edits(made.wiring, wanted.wiring)), wanted.link.oriented_as(made)
+    if made.intends_the_same_as(link):
+        return DeclaredDifferences(wiring)
+    primary, pair = (
+        tuple(f"{made.end(side).ifname}: {words}" for words in _end_edits(made.end(side), link.end(side)))
+        for side in Side
+    )
+    return DeclaredDifferences(
+        wiring, tuple(_encapsulation_edits(made.encapsulation, link.encapsulation)), primary, pair
+    )
 
 
 def _wiring_edits(made: Wiring, declared: Wiring | None) -> Iterator[str]:
