@@ -20,6 +20,7 @@ COMMANDS = {
     "wait": ("wait", "wait until all links of a namespace are linked"),
     "graph": ("graph", "draw the links of a namespace"),
     "validate": ("validate", "check manifests for link errors, without a cluster"),
+    "diff": ("diff", "show what applying manifests would do to each link"),
     "import": ("importing", "convert a topology of containerlab, meshnet-cni, KNE or Kathará"),
     "agent": ("agent", "run the node agent"),
     "gc": ("gc", "remove records and Leases of pods and nodes that are gone"),
@@ -33,15 +34,15 @@ COMMANDS = {
 NEGATIVE_VALUE = re.compile(r"-\.?[0-9]")
 
 
-def printing_errors(run: Callable[[], int]) -> int:
-    """The status that `run` returns; 1 if it raises a RatchetError, which is printed; 130 after Ctrl-C."""
+def printing_errors(run: Callable[[], int], failure: int = 1) -> int:
+    """The status that `run` returns; `failure` if it raises a RatchetError, which is printed; 130 after Ctrl-C."""
     try:
         return run()
     except RatchetError as error:
         print(f"ratchet: {error}", file=sys.stderr)
         if error.details:
             print(f"         {error.details}", file=sys.stderr)
-        return 1
+        return failure
     except KeyboardInterrupt:
         return 130
 

@@ -37,12 +37,15 @@ class ManifestPod:
 class Manifests:
     """The content of files.
 
-    `workloads`: why a name is no pod's, for the names of workloads by namespace and name. `unreadable` are the errors
-    of objects that are left out, `problems` those of objects that are not.
+    `config_maps` are the namespaces and names of ConfigMaps that are no topologies, `namespaces` the names of
+    Namespaces. `workloads`: why a name is no pod's, for the names of workloads by namespace and name. `unreadable` are
+    the errors of objects that are left out, `problems` those of objects that are not.
     """
 
     pods: list[ManifestPod] = field(default_factory=list)
     topologies: list[Topology] = field(default_factory=list)
+    config_maps: list[tuple[str, str]] = field(default_factory=list)
+    namespaces: list[str] = field(default_factory=list)
     workloads: dict[tuple[str, str], str] = field(default_factory=dict)
     unreadable: list[ManifestError] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -119,8 +122,13 @@ class _Reader:
         elif kind == "ConfigMap":
             topology, problems = read_topology(document, self._namespace)
             self.found.problems += problems
-            if topology is not None and self._is_first(document.place, (kind, topology.namespace, topology.name)):
+            if topology is None:
+                place, name = _text_or_nothing(document, "namespace"), _text_or_nothing(document, "name")
+                self.found.config_maps.append((place or self._namespace, name))
+            elif self._is_first(document.place, (kind, topology.namespace, topology.name)):
                 self.found.topologies.append(topology)
+        elif kind == "Namespace":
+            self.found.namespaces.append(_text_or_nothing(document, "name"))
         elif kind == "Pod":
             self._read_pod(document)
         else:
@@ -196,6 +204,13 @@ class _Reader:
         start = (metadata.prefix or f"{metadata.name}-")[:200]
         self._generated[metadata.namespace, start] += 1
         return f"{start}{GENERATED}-{self._generated[metadata.namespace, start]}"
+
+
+def _text_or_nothing(document: Value, field: str) -> str:
+    """A field of an object's metadata, empty if it is no text: only the API server reads the rest of this object."""
+    metadata = document["metadata"]
+    value = metadata[field] if metadata.kind is Kind.MAPPING else metadata
+    return value.text() if value.kind is Kind.TEXT else ""
 
 
 def _owners(document: Value, namespace: str) -> set[_Object]:

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from ratchet.cli.declarations import Declarations, Files
+from ratchet.cli.link_changes import Change, LinkChange, link_changes
 from ratchet.core.model import State
+from ratchet.core.pod import Topology
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.testbed import wait_for
 from tests.support.cluster import Cluster
@@ -261,3 +264,41 @@ def test_a_pods_own_declaration_does_not_follow_edits(cluster: Cluster) -> None:
     assert_one_link(cluster, x[1], y[1])
     assert indexes(cluster, x, y) == before
     assert cluster.pings(y[1], TO_X)
+
+
+def predicted(cluster: Cluster, text: str) -> dict[str, LinkChange]:
+    """What `ratchet diff` says of an edit of the topology."""
+    bed = cluster.bed
+    before = Declarations(bed.store.pods.list(bed.namespace), bed.store.topologies.list(bed.namespace))
+    after = Files(topologies=[Topology(bed.namespace, "lab", text)]).applied_to(before)
+    return {one.link: one for one in link_changes(before, after, bed.links().values())}
+
+
+@pytest.mark.parametrize("wiring", ["direct", "panel"])
+def test_edits_do_what_diff_predicts(cluster: Cluster, wiring: str) -> None:
+    z = place(cluster, "z", NOTHING, cluster.b)
+    add_all(cluster, z)
+    cluster.bed.api.patch(f"{cluster.bed.pods_path}/z/status", {"status": {"phase": "Running"}})
+    x, y = linked(cluster, "a", topology({}, wiring))
+    replaced = Change.TUNNEL_REPLACED if wiring == "panel" else Change.INTERFACE_REPLACED
+    to_z, later = "default.x.in1.z.in1", {"wiring": wiring, "on_edit": "restart", "mtu": 1300}
+    edits = [
+        (topology({"mtu": 1300}, wiring), LINK, y, Change.IN_PLACE),
+        (topology({"kind": "vxlan"}, wiring), LINK, y, replaced),
+        (in_topology("x:in1", "z:in1", wiring=wiring), to_z, z, Change.MOVED),
+        (in_topology("x:in1", "z:in1", **later), to_z, z, Change.RESTART),  # type: ignore[arg-type]
+    ]
+    for text, link, peer, change in edits:
+        before, found = identity(cluster, x), predicted(cluster, text)
+        assert found[link].change is change
+        cluster.bed.edit_topology("lab", text)
+        waiting = () if change is not Change.RESTART else found[link].details
+        made = {link: LinkChange(link, Change.NONE, waiting)}
+        wait_for(f"the edit: {change}", lambda text=text, made=made: predicted(cluster, text) == made)  # type: ignore[misc]
+        assert_one_link(cluster, x[1], peer[1])
+        stays = wiring == "panel" or change in (Change.IN_PLACE, Change.RESTART)
+        assert identity(cluster, x)["ifindex"] == before["ifindex"] or not stays
+        if change is Change.MOVED:
+            assert found[link].details[0].endswith("its interface stays" if stays else "its interface is replaced")
+            assert found[LINK].change is Change.REMOVED
+    assert cluster.show(x[1], "in1")["mtu"] != 1300
