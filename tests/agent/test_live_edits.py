@@ -281,9 +281,11 @@ def test_edits_do_what_diff_predicts(cluster: Cluster, wiring: str) -> None:
     cluster.bed.api.patch(f"{cluster.bed.pods_path}/z/status", {"status": {"phase": "Running"}})
     x, y = linked(cluster, "a", topology({}, wiring))
     replaced = Change.TUNNEL_REPLACED if wiring == "panel" else Change.INTERFACE_REPLACED
+    invalid = in_topology("x:in2", "y:in2", mtu=1)
     to_z, later = "default.x.in1.z.in1", {"wiring": wiring, "on_edit": "restart", "mtu": 1300}
     edits = [
         (topology({"mtu": 1300}, wiring), LINK, y, Change.IN_PLACE),
+        (topology({"mtu": 1200}, wiring) + invalid, LINK, y, Change.IN_PLACE),
         (topology({"kind": "vxlan"}, wiring), LINK, y, replaced),
         (in_topology("x:in1", "z:in1", wiring=wiring), to_z, z, Change.MOVED),
         (in_topology("x:in1", "z:in1", **later), to_z, z, Change.RESTART),  # type: ignore[arg-type]
