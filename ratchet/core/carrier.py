@@ -82,21 +82,27 @@ def tunnel_end_is_up(end: TunnelEnd) -> bool:
     )
 
 
-def settle_tunnel(read: Callable[[], TunnelEnd], set_panel_end: Callable[[bool], object]) -> None:
-    """Give a cable that is patched to a tunnel the carrier that it must have.
+def settle_tunnel(
+    read: Callable[[], TunnelEnd], set_panel_end: Callable[[bool], object], is_up: bool | None = None
+) -> TunnelEnd:
+    """Give a cable that is patched to a tunnel the carrier that it must have. Returns what was read last.
 
     As `settle`: all is read again after the panel's end was set. Does nothing while it is unknown whether the link is
     complete: a pass finds out.
+
+    `is_up`: the panel's end as seen before the first reading, None if it was not seen. An end that is as it must be is
+    not set: if another one sets it meanwhile, that one reads all again.
     """
     end = read()
-    for _ in range(ROUNDS):
-        if end.complete is None:
-            return
+    for number in range(ROUNDS):
+        if end.complete is None or (number == 0 and tunnel_end_is_up(end) is is_up):
+            break
         set_panel_end(tunnel_end_is_up(end))
         again = read()
         if again == end:
-            return
+            break
         end = again
+    return end
 
 
 def may_have_changed(before: PanelEndState | None, now: PanelEndState) -> bool:

@@ -51,7 +51,7 @@ class NetlinkReply:
 class Channel:
     """A netlink socket of a protocol in a namespace (None: the caller's own); usually route netlink.
 
-    Do not share it between threads, and do not keep it open.
+    Do not share it between threads. Do not keep one in a pod's namespace open: the namespace would outlive its pod.
     """
 
     __slots__ = ("_sequence", "_socket")

@@ -263,3 +263,11 @@ def test_a_pod_that_flaps_does_not_keep_a_settlement_busy() -> None:
     flapping, panel = itertools.cycle((True, False)), list[bool]()
     carrier.settle_tunnel(lambda: TunnelEnd(True, next(flapping), False), panel.append)
     assert len(panel) == carrier.ROUNDS
+
+
+@pytest.mark.parametrize("is_up", [True, False, None])
+def test_a_panel_end_that_is_as_it_must_be_is_not_set(is_up: bool | None) -> None:
+    panel: list[bool] = []
+    end = TunnelEnd(complete=True, own_pod_up=True, far_pod_up=True)
+    assert carrier.settle_tunnel(lambda: end, panel.append, is_up) == end
+    assert panel == ([] if is_up else [True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from errno import ENODEV
 
+from ratchet.core.carrier import PanelEndState
 from ratchet.core.panel import is_attachment_group
 from ratchet.datapath import messages
 from ratchet.datapath.message_classes import ifinfmsg
@@ -77,6 +78,12 @@ def _device(channel: Channel, request: bytearray) -> PanelDevice | None:
 def down(index: int) -> bytearray:
     """Set a device down."""
     return message(messages.RTM_NEWLINK, messages.ACT, IFINFOMSG.pack(0, 0, 0, index, 0, messages.IFF_UP))
+
+
+def read_state(raw: bytes) -> tuple[int, PanelEndState]:
+    """The ifindex and the state of the device in a link's message, at a fraction of the cost of `read_device`."""
+    _, _, _, index, flags, _ = IFINFOMSG.unpack_from(raw, HEADER.size)
+    return index, PanelEndState(bool(flags & messages.IFF_UP), bool(flags & IFF_LOWER_UP))
 
 
 def read_device(raw: bytes) -> PanelDevice:

@@ -13,7 +13,7 @@ from ratchet.core.carrier import PanelEndState, may_have_changed
 from ratchet.datapath.messages import RTM_DELLINK, RTM_NEWLINK
 from ratchet.datapath.netns import inside
 from ratchet.datapath.panel.carrier import set_carrier, settle_carriers
-from ratchet.datapath.panel.devices import PanelDevice, device_at, devices_of, read_device
+from ratchet.datapath.panel.devices import PanelDevice, device_at, devices_of, read_device, read_state
 from ratchet.datapath.panel.namespace import Panel
 from ratchet.datapath.panel.patches import observe_patch
 from ratchet.datapath.panel.tunnel_state import forget_tunnel
@@ -22,6 +22,7 @@ from ratchet.errors import DatapathError
 
 RTMGRP_LINK = 1
 RECEIVE_BUFFER = 4 << 20  # bytes: the events of some 1,000 cables that come or go at once
+BATCH = 64  # events that are handled before the caller looks for others
 SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h
 
 
@@ -52,6 +53,9 @@ class CarrierWatch:
         with suppress(PermissionError):  # in a user namespace; lost events are made up for by a look
             self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
         self._socket.bind((0, RTMGRP_LINK))
+        # Opened by the first event. The socket of events keeps the panel alive as well.
+        self._channel: Channel | None = None
+        # The last report of each device, by its ifindex.
         self._seen: dict[int, PanelEndState] = {}
         # The ifindex to which each cable is patched, as last read: by it, the partner of a deleted one is found.
         self._targets: dict[int, int] = {}
@@ -64,7 +68,7 @@ class CarrierWatch:
 
         Events come from now on, so no change is missed.
         """
-        with self._channel() as channel:
+        with self._opened() as channel:
             cables = [device for device in devices_of(channel) if device.is_cable]
             self._seen = {cable.index: _state_of(cable) for cable in cables}
             self._targets = {}
@@ -72,26 +76,29 @@ class CarrierWatch:
                 self._settle(channel, cable)
 
     def follow(self, seconds: float) -> None:
-        """Wait up to `seconds` for an event, and settle the patches that it concerns. Raises DatapathError."""
+        """Wait up to `seconds` for an event, and settle the patches that it and the next ones concern.
+
+        Raises DatapathError.
+        """
         self._socket.settimeout(seconds)
-        try:
-            data = self._socket.recv(BUFFER)
-        except TimeoutError:
-            return
-        except OSError as error:
-            if error.errno != ENOBUFS:
-                raise DatapathError(f"cannot read the events of the patch panel: {error.strerror}") from error
-            self.look()  # events were lost
-            return
-        with self._channel() as channel:
-            for _, kind, _, raw in split_messages(data):
-                if kind == RTM_DELLINK:
-                    self._deleted(channel, read_device(raw).index)
-                elif kind == RTM_NEWLINK and (device := read_device(raw)).is_cable:
-                    self._changed(channel, device)
+        with self._opened() as channel:
+            for _ in range(BATCH):
+                try:
+                    data = self._socket.recv(BUFFER)
+                except (TimeoutError, BlockingIOError):
+                    return
+                except OSError as error:
+                    if error.errno != ENOBUFS:
+                        raise DatapathError(f"cannot read the events of the patch panel: {error.strerror}") from error
+                    self.look()  # events were lost
+                    return
+                self._read(channel, data)
+                self._socket.settimeout(0)
 
     def close(self) -> None:
         self._socket.close()
+        if self._channel is not None:
+            self._channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -99,12 +106,27 @@ class CarrierWatch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _changed(self, channel: Channel, cable: PanelDevice) -> None:
-        before, now = self._seen.get(cable.index), _state_of(cable)
-        self._seen[cable.index] = now
+    def _read(self, channel: Channel, data: bytes) -> None:
+        for _, kind, _, raw in split_messages(data):
+            index, state = read_state(raw)
+            if kind == RTM_DELLINK:
+                self._deleted(channel, index)
+            elif kind == RTM_NEWLINK:
+                self._changed(channel, index, state, raw)
+
+    def _changed(self, channel: Channel, index: int, now: PanelEndState, raw: bytes) -> None:
+        """Follow a report of a device. Most reports change nothing or are of an end that is down, and cost no read."""
+        before = self._seen.get(index)
+        if not now.up or before == now:
+            self._seen[index] = now
+            return
+        cable = read_device(raw)
+        if not cable.is_cable:
+            return
+        self._seen[index] = now
         if may_have_changed(before, now):
             self._settle(channel, cable)
-        elif now.up and (before is None or not before.up):
+        elif before is None or not before.up:
             self._settle(channel, cable, is_news=False)
 
     def _deleted(self, channel: Channel, index: int) -> None:
@@ -145,10 +167,11 @@ class CarrierWatch:
         return target
 
     @contextmanager
-    def _channel(self) -> Iterator[Channel]:
+    def _opened(self) -> Iterator[Channel]:
+        if self._channel is None:
+            self._channel = Channel(self._panel.netns)
         try:
-            with Channel(self._panel.netns) as channel:
-                yield channel
+            yield self._channel
         except RefusedError as refusal:
             path = self._panel.netns.path
             raise DatapathError(f"cannot watch patch panel {path}: {refusal.strerror}") from refusal

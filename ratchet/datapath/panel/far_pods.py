@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from ratchet.core.oam import LOWERED_SECONDS, OamFrame, OamSchedule, OamState, TunnelPeer, decode, encode
 from ratchet.core.observation import Proof
 from ratchet.core.silence import TunnelProof, tunnel_proof
-from ratchet.datapath.panel.carrier import pod_end_is_up, settle_tunnel_carrier
-from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named
+from ratchet.datapath.panel.carrier import PodReading, pod_end_is_up, settle_tunnel_carrier
+from ratchet.datapath.panel.devices import PanelDevice
 from ratchet.datapath.panel.namespace import Panel
 from ratchet.datapath.panel.oam import OamSocket
-from ratchet.datapath.panel.patches import observe_patch
+from ratchet.datapath.panel.tunnel_cables import TunnelCable, read_cable
 from ratchet.datapath.panel.tunnel_state import link_at, note_far_pod
 from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.errors import DatapathError
@@ -26,7 +27,7 @@ LEAST_PART, GOLDEN_RATIO = 0.75, 0.618033988749895
 class _End:
     """An end at a tunnel. `tunnel` is the ifindex of its tunnel, 0 if that and a cable are not patched to each other.
 
-    `noted` is what was last noted there of the far pod.
+    `noted` is what was last noted there of the far pod. `last`: tunnel and cable as last read.
     """
 
     peer: TunnelPeer
@@ -34,6 +35,7 @@ class _End:
     schedule: OamSchedule = field(default_factory=OamSchedule)
     tunnel: int = 0
     noted: bool | None = None
+    last: TunnelCable | None = None
 
     def far_pod_up(self, now: float) -> bool | None:
         return self.state.far_pod_up(sandbox=self.peer.far, lease_expired=self.peer.lease_expired, now=now)
@@ -60,6 +62,10 @@ class FarPods:
         self._start = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._sequence = 0
         self._ends: dict[str, _End] = {}
+        # When each end is due, the next one first. An entry counts only while its end has this schedule, or if the far
+        # pod's state has changed: an end that was lowered counts as shut for a time.
+        self._due: list[tuple[float, str]] = []
+        self._changed: set[str] = set()
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -71,13 +77,13 @@ class FarPods:
         for name, peer in peers.items():
             end = self._ends.get(name)
             if end is None or (end.peer.record, end.peer.end, end.peer.own) != (peer.record, peer.end, peer.own):
-                until = now + LOWERED_SECONDS if name in self._lowered else float("-inf")
-                end = _End(peer, OamState(peer.record, peer.end, since=now, lowered_until=until))
-                self._lowered.discard(name)
+                end = self._new_end(name, peer, now)
             elif peer.linked and not end.peer.linked:
                 end.state = replace(end.state, since=now)  # until now, the peer's panel may have had no tunnel
             end.peer = peer
             ends[name] = end
+            if end.far_pod_up(now) is not end.noted:
+                self._changed.add(name)
         self._ends = ends  # at once: other threads read it
 
     def proof(self, name: str) -> Proof | None:
@@ -93,17 +99,19 @@ class FarPods:
     def wait_seconds(self, most: float) -> float:
         """Seconds until the next frame is due, `most` at most."""
         now = self._clock()
-        due = min((end.schedule.due for end in self._ends.values()), default=now + most)
-        return max(0.0, min(due - now, most))
+        return max(0.0, min(self._due[0][0] - now, most)) if self._due else most
 
     def follow_due(self) -> None:
         """Send the frames that are due, and note what has changed without a frame: another peer, an expired Lease."""
-        now = self._clock()
-        due = [
-            name for name, end in self._ends.items() if now >= end.schedule.due or end.far_pod_up(now) is not end.noted
-        ]
-        if due:
-            self._follow(due)
+        now, names = self._clock(), dict.fromkeys(name for name in self._changed if name in self._ends)
+        self._changed.clear()
+        while self._due and self._due[0][0] <= now:
+            due, name = heapq.heappop(self._due)
+            end = self._ends.get(name)
+            if end is not None and (end.schedule.due == due or end.far_pod_up(now) is not end.noted):
+                names[name] = None
+        if names:
+            self._follow(names)
 
     def follow_frames(self) -> None:
         """Read the frames that have arrived, and settle the ends that they concern.
@@ -122,7 +130,7 @@ class FarPods:
             now = self._clock()
             end.state = end.state.heard(frame, now)
             if frame.asks:
-                end.schedule = end.schedule.asked(now)
+                self._schedule(name, end, end.schedule.asked(now))
             if end.schedule.due <= now or end.far_pod_up(now) is not end.noted:
                 heard[name] = None
         if heard:
@@ -132,21 +140,21 @@ class FarPods:
         """Tell the far panel what the pod of a cable does, and settle its carrier. `channel` is in the panel."""
         end = self._ends.get(tunnel.ifname)
         if end is not None:
-            self._settle(channel, end, cable, tunnel)
+            self._settle(channel, end, TunnelCable(tunnel, cable, pod_end_is_up(channel, cable)))
         elif link := link_at(self._panel.cookie, tunnel.index):
             settle_tunnel_carrier(channel, self._panel.cookie, cable, tunnel.index, link)
 
     def tunnel_deleted(self, index: int) -> None:
         """Start again at the end whose tunnel was deleted: another one may have taken its place."""
-        for end in self._ends.values():
+        for name, end in self._ends.items():
             if end.tunnel == index:
-                end.tunnel, end.schedule = 0, OamSchedule()
+                end.tunnel = 0
+                self._schedule(name, end, OamSchedule())
 
     def _follow(self, names: Iterable[str]) -> None:
         try:
-            with Channel(self._panel.netns) as channel:
-                for name in names:
-                    self._follow_one(channel, name)
+            for name in names:
+                self._follow_one(self._socket.channel, name)
         except RefusedError as refusal:
             raise DatapathError(
                 f"cannot follow the tunnels of patch panel {self._panel.netns.path}: {refusal.strerror}"
@@ -154,24 +162,24 @@ class FarPods:
 
     def _follow_one(self, channel: Channel, name: str) -> None:
         """Settle an end whose tunnel and cable are patched to each other: only there, frames are those of a panel."""
-        end, tunnel = self._ends[name], device_named(channel, name)
-        target = observe_patch(channel, tunnel.index).target if tunnel is not None and tunnel.ours else None
-        cable = device_at(channel, target) if target else None
-        if tunnel is None or cable is None or not cable.is_cable:
-            end.schedule = end.schedule.postponed(self._clock())
+        end = self._ends[name]
+        end.last = seen = read_cable(channel, name, end.last)
+        if seen is None:
+            self._schedule(name, end, end.schedule.postponed(self._clock()))
             end.tunnel, end.noted = 0, end.far_pod_up(self._clock())
         else:
-            self._settle(channel, end, cable, tunnel)
+            self._settle(channel, end, seen)
 
-    def _settle(self, channel: Channel, end: _End, cable: PanelDevice, tunnel: PanelDevice) -> None:
-        self._send_if_due(channel, end, cable, tunnel)
+    def _settle(self, channel: Channel, end: _End, seen: TunnelCable) -> None:
+        tunnel, pod = seen.tunnel, PodReading(seen.pod_up)
+        self._send_if_due(end, tunnel, seen.pod_up)
         end.tunnel, end.noted = tunnel.index, end.far_pod_up(self._clock())
         note_far_pod(self._panel.cookie, tunnel.index, end.peer.link, end.noted)
-        settle_tunnel_carrier(channel, self._panel.cookie, cable, tunnel.index, end.peer.link)
-        self._send_if_due(channel, end, cable, tunnel)  # the pod may have changed its end while the panel's was down
+        up = settle_tunnel_carrier(channel, self._panel.cookie, seen.cable, tunnel.index, end.peer.link, pod)
+        self._send_if_due(end, tunnel, up)  # the pod may have changed its end while the panel's was down
 
-    def _send_if_due(self, channel: Channel, end: _End, cable: PanelDevice, tunnel: PanelDevice) -> None:
-        up, now = pod_end_is_up(channel, cable) is not False, self._clock()
+    def _send_if_due(self, end: _End, tunnel: PanelDevice, pod_up: bool | None) -> None:
+        up, now = pod_up is not False, self._clock()
         if not end.schedule.is_due(up, now):
             return
         self._sequence += 1
@@ -180,4 +188,18 @@ class FarPods:
         frame = OamFrame(peer.record, peer.end, peer.own, self._start, self._sequence, up, asks)
         self._socket.send(tunnel.ifname, encode(frame))
         part = LEAST_PART + (1 - LEAST_PART) * (self._sequence * GOLDEN_RATIO % 1)
-        end.schedule = end.schedule.sent(up, now, part)
+        self._schedule(tunnel.ifname, end, end.schedule.sent(up, now, part))
+
+    def _new_end(self, name: str, peer: TunnelPeer, now: float) -> _End:
+        until = float("-inf")
+        if name in self._lowered:
+            until = now + LOWERED_SECONDS
+            heapq.heappush(self._due, (until, name))
+            self._lowered.discard(name)
+        end = _End(peer, OamState(peer.record, peer.end, since=now, lowered_until=until))
+        self._schedule(name, end, end.schedule)
+        return end
+
+    def _schedule(self, name: str, end: _End, schedule: OamSchedule) -> None:
+        end.schedule = schedule
+        heapq.heappush(self._due, (schedule.due, name))

@@ -19,6 +19,7 @@ from ratchet.core.oam import DESTINATION, ETHERTYPE
 from ratchet.core.panel import TUNNEL_PREFIX
 from ratchet.datapath.netns import inside
 from ratchet.datapath.panel.namespace import Panel
+from ratchet.datapath.rtnetlink import Channel
 from ratchet.errors import DatapathError
 
 SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h
@@ -35,6 +36,7 @@ _NO_MORE = frozenset({EAGAIN, EINTR})
 class OamSocket:
     """Sends and receives OAM frames at the tunnels of one panel. It never blocks; `fileno` is for selectors.
 
+    `channel` is a netlink socket in the panel, for reads of what the frames concern: to open one for each is dear.
     A context manager that closes its socket; the panel is the caller's. For one thread.
     """
 
@@ -43,6 +45,11 @@ class OamSocket:
         self._path = panel.netns.path
         with inside(panel.netns):
             self._socket = _opened(self._path)
+        try:
+            self.channel = Channel(panel.netns)
+        except BaseException:
+            self._socket.close()
+            raise
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -79,6 +86,7 @@ class OamSocket:
 
     def close(self) -> None:
         self._socket.close()
+        self.channel.close()
 
     def __enter__(self) -> Self:
         return self

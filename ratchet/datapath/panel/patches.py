@@ -31,7 +31,7 @@ from ratchet.core.oam import ETHERTYPE as OAM_ETHERTYPE
 from ratchet.datapath.message_classes import tcmsg
 from ratchet.datapath.messages import ACT, DUMP, MAKE, PUT
 from ratchet.datapath.nlattr import HEADER, Layout, Reading, attributes, message
-from ratchet.datapath.rtnetlink import Channel, RefusedError
+from ratchet.datapath.rtnetlink import INTERRUPTED_DUMPS, Channel, NetlinkReply, RefusedError
 from ratchet.datapath.tc import RTM_NEWQDISC, TCMSG, nested
 from ratchet.errors import DatapathError
 
@@ -99,14 +99,26 @@ _kernel = _Kernel()
 
 def observe_patch(channel: Channel, index: int) -> Patch:
     """The patch of the device `index`. Raises DatapathError."""
-    try:
-        found = channel.dump(message(RTM_GETTFILTER, DUMP, TCMSG.pack(0, index, 0, INGRESS, 0)))
-    except RefusedError as refusal:
-        if refusal.errno in (EINVAL, ENOENT, ENODEV):  # no clsact qdisc, or no device
+    for _ in range(INTERRUPTED_DUMPS):
+        (answer,) = channel.exchange(patch_at(index))
+        if not answer.interrupted:
+            break
+    return read_patch(index, answer)
+
+
+def patch_at(index: int) -> bytearray:
+    """The request for the patch of the device `index`: a dump."""
+    return message(RTM_GETTFILTER, DUMP, TCMSG.pack(0, index, 0, INGRESS, 0))
+
+
+def read_patch(index: int, answer: NetlinkReply) -> Patch:
+    """The patch in the answer to `patch_at`. Raises DatapathError."""
+    if answer.refusal is not None:
+        if answer.refusal.errno in (EINVAL, ENOENT, ENODEV):  # no clsact qdisc, or no device
             return Patch()
-        raise DatapathError(f"cannot read the patch of ifindex {index}: {refusal.strerror}") from refusal
+        raise DatapathError(f"cannot read the patch of ifindex {index}: {answer.refusal.strerror}") from answer.refusal
     patch = Patch()
-    for raw in found:
+    for raw in answer.messages:
         patch = _with_filter(patch, raw)
     return patch
 
