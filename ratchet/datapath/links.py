@@ -53,9 +53,9 @@ def panel_tunnels(path: str) -> dict[str, tuple[Device, str]]:
 
     Empty if there is no panel. Raises DatapathError.
     """
-    from ratchet.datapath.panel import links as panel_links
+    from ratchet.datapath.panel.tunnels import tunnels_of
 
-    return panel_links.tunnels_of(path)
+    return tunnels_of(path)
 
 
 def ensure(wire: Wire, search: Sequence[str] = ()) -> bool:

@@ -106,16 +106,23 @@ class Neighbour:
 
 
 def observe_link(
-    channel: Channel, ifname: str, wanted: Iterable[Address] = (), *, routed: bool = False
+    channel: Channel, ifname: str, wanted: Iterable[Address] = (), *, routed: bool = False, index: int = 0
 ) -> ObservedLink | None:
     """The link of this name with its addresses, None if missing; with `routed` also Ratchet's routes.
 
-    Link-local addresses that the kernel added are left out unless they are in `wanted`.
+    Link-local addresses that the kernel added are left out unless they are in `wanted`. `index`: the ifindex that it
+    should have, 0 if none is known. If it has that one, link and addresses are read in one exchange.
     """
     try:
-        (answer,) = channel.do(messages.link_named(ifname))
-        (raw,) = answer.messages
-        link = read_link(raw, _shown(addresses_of(channel, link_index(raw)), tuple(wanted)))
+        named, *listed = channel.exchange(messages.link_named(ifname), *((messages.addresses(index),) if index else ()))
+        if named.refusal is not None:
+            raise named.refusal
+        (raw,) = named.messages
+        if listed and link_index(raw) == index and listed[0].refusal is None and not listed[0].interrupted:
+            found = _addresses_in(listed[0].messages, index)
+        else:
+            found = addresses_of(channel, link_index(raw))
+        link = read_link(raw, _shown(found, tuple(wanted)))
         return _with_what_was_given(link, channel, routed=routed) if link.device.ours else link
     except RefusedError as refusal:
         if refusal.errno == ENODEV:  # the link may also disappear between the two requests
@@ -168,7 +175,10 @@ def is_loopback(raw: bytes) -> bool:
 
 def addresses_of(channel: Channel, index: int = 0) -> list[Given]:
     """The addresses of one link, or of all links if `index` is 0."""
-    found = channel.dump(messages.addresses(index))
+    return _addresses_in(channel.dump(messages.addresses(index)), index)
+
+
+def _addresses_in(found: Iterable[bytes], index: int) -> list[Given]:
     return [read_address(raw) for raw in found if not index or IFADDRMSG.unpack_from(raw, HEADER.size)[4] == index]
 
 

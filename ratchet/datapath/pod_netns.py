@@ -32,7 +32,9 @@ class OpenPod:
         """The link under the interface's name; None if there is none."""
         try:  # most ends never have routes, and this code runs at each pod start
             routed = bool(self.spec.routes) or self.spec.renewed
-            link = observe_link(self.channel, self.spec.ifname, self.spec.addresses, routed=routed)
+            link = observe_link(
+                self.channel, self.spec.ifname, self.spec.addresses, routed=routed, index=self.spec.index
+            )
         except RefusedError as refusal:
             raise DatapathError(f"cannot read {self}: {refusal.strerror}") from refusal
         has_settings = self.spec.sysctls or not self.spec.offloads or self.spec.edited

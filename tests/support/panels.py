@@ -53,7 +53,9 @@ class Panels:
 
     def make_cable(self, panel: Panel, spec: InterfaceSpec, *, link: str = "a-b") -> PanelDevice:
         with Channel(panel.netns) as channel, open_cable(link, spec, panel, channel) as cable:
-            return ensure_cable(cable)
+            end = ensure_cable(cable).end
+            assert end is not None
+            return end
 
     def wire(
         self, pod: str, end: EndKey, local: str, remote: str, *, panel: str = "panel", vni: int = 11, mtu: int = 1400
@@ -66,7 +68,7 @@ class Panels:
     def tunnel(self, panel: Panel, wire: VxlanWire) -> bool:
         """Make a tunnel. Returns whether anything changed. Call it inside the node."""
         with Channel(panel.netns) as channel, open_cable(wire.link, wire.near, panel, channel) as cable:
-            return ensure_panel_tunnel(cable, wire)
+            return ensure_panel_tunnel(cable, wire).changed
 
     def __enter__(self) -> Self:
         return self

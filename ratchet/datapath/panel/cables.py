@@ -19,11 +19,12 @@ from ratchet.datapath import messages
 from ratchet.datapath.message_classes import ifinfmsg
 from ratchet.datapath.messages import ACT, RTM_NEWLINK
 from ratchet.datapath.nlattr import IFINFOMSG, Layout, message
-from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named, devices_of, down, read_device
+from ratchet.datapath.panel.devices import PanelDevice, device_in, device_named, devices_of, down
 from ratchet.datapath.panel.namespace import Panel
-from ratchet.datapath.parse import ObservedLink, device_of, known_as, read_new_link
+from ratchet.datapath.panel.patches import Patch, observe_patch
+from ratchet.datapath.parse import ObservedLink, device_of, read_new_link, read_nsid
 from ratchet.datapath.pod_netns import ATTEMPTS, OpenPod, open_pod
-from ratchet.datapath.rtnetlink import Channel, NetlinkReply, RefusedError
+from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.datapath.rtnl_lock import holding_rtnl_lock
 from ratchet.errors import DatapathError, ForeignInterfaceError
 
@@ -104,50 +105,56 @@ def observe_cable(cable: OpenCable) -> ObservedCable:
     return ObservedCable(replace(link.device, kind=CABLE, carrier=end.up), end, _is_in_order(cable, end))
 
 
-def ensure_cable(cable: OpenCable, *, exists: bool = False) -> PanelDevice:
-    """Make a cable match its specification and return its panel end, whose carrier is left as it is.
+def ensure_cable(cable: OpenCable, *, exists: bool = False) -> ObservedCable:
+    """Make a cable match its specification and observe it. The carrier of its panel end is left as it is.
 
     A cable that connects these two ends is corrected in place. Any other device of Ratchet under one of its names is
     left over, and is deleted. `exists`: the caller has just observed the pod's end.
 
     Raises ForeignInterfaceError, with nothing changed, and DatapathError with the kernel's reason.
     """
-    end = None
     for _ in range(ATTEMPTS):
-        if not exists:
-            end = make_cable(cable)
-        if end is None:
-            end = adjust_cable(cable, observe_cable(cable)).end
-        if end is not None:
-            return end
+        is_new = not exists and make_cable(cable)
+        seen = observe_cable(cable) if is_new else adjust_cable(cable, observe_cable(cable))
+        if seen.end is not None:
+            return seen
         _clear(cable)
         exists = False
     raise cable.pod.failed(f"others keep making interfaces named {cable.pod.spec.ifname} and {cable.ifname}")
 
 
 @holding_rtnl_lock
-def make_cable(cable: OpenCable) -> PanelDevice | None:
-    """Create a cable. Returns None if a name or the ifindex is taken, or if both ends would have one ifindex."""
+def make_cable(cable: OpenCable) -> bool:
+    """Create a cable. Returns False if a name or the ifindex is taken, or if both ends would have one ifindex."""
     pod, wire = cable.pod, cable.wire
     request = messages.new_veth(wire.near, wire.far, cable.panel.netns.fd)
     made, shown = pod.channel.exchange(request, messages.link_named(wire.near.ifname))
     if made.refusal is not None:
         if made.refusal.errno in (EEXIST, EBUSY):
-            return None
+            return False
         raise pod.failed(made.refusal.strerror) from made.refusal
     link = read_new_link(shown.messages[0])
     try:
         if link.index == link.opposite:  # the panel's kernel assigns the next one to the next cable
             pod.delete(link.index)
-            return None
-        end = _changed(cable, link.opposite, messages.brought_up(link.opposite, wire.link))
+            return False
+        _change(cable, messages.brought_up(link.opposite, wire.link))
         pod.tune()
         pod.finish(link.index, wire.link)
     except BaseException:
         with suppress(DatapathError):
             pod.delete(link.index)
         raise
-    return end
+    return True
+
+
+def is_idle(cable: OpenCable, seen: ObservedCable) -> bool:
+    """Whether a cable is as its specification has it, without carrier and without a patch. Raises DatapathError."""
+    if seen.device is None or seen.end is None or seen.end.up or not seen.in_order:
+        return False
+    if near_differences(cable.wire, Observed(replace(seen.device, kind="veth", carrier=True))):
+        return False
+    return observe_patch(cable.channel, seen.end.index) == Patch()
 
 
 def adjust_cable(cable: OpenCable, seen: ObservedCable) -> ObservedCable:
@@ -206,30 +213,26 @@ def _panel_end(cable: OpenCable, link: ObservedLink) -> PanelDevice | None:
     Both ends of a usable cable have different ifindexes.
     """
     device, opposite = link.device, link.lower_index
-    if not cable.pod.spec.owns(device) or device.kind != "veth" or opposite in (None, device.index):
+    if not cable.pod.spec.owns(device) or device.kind != "veth" or opposite is None or opposite == device.index:
         return None
-    if link.lower_nsid is None or link.lower_nsid != known_as(cable.pod.channel, cable.panel.netns):
+    # The kernel numbers the pod's namespace for the first answer at the latest.
+    found, pod = cable.channel.exchange(messages.link_at(opposite), messages.nsid_of(cable.pod.netns.fd))
+    end = device_in(found)
+    if end is None or end.pod_nsid is None or pod.refusal is not None or not pod.messages:
         return None
-    return device_at(cable.channel, opposite)
+    return end if (end.pod_index, end.pod_nsid) == (device.index, read_nsid(pod.messages[0])) else None
 
 
 def _is_in_order(cable: OpenCable, end: PanelDevice) -> bool:
     return bool(end.alias) and (end.ifname, end.mtu, end.group) == (cable.ifname, PANEL_MTU, cable.slot.group)
 
 
-def _change(cable: OpenCable, *requests: bytearray) -> NetlinkReply:
-    """Change the panel's end. Returns the last answer. Raises DatapathError."""
-    answers = cable.channel.exchange(*requests)
-    for answer in answers:
+def _change(cable: OpenCable, *requests: bytearray) -> None:
+    """Change the panel's end. Raises DatapathError."""
+    for answer in cable.channel.exchange(*requests):
         if answer.refusal is not None:
             path = cable.panel.netns.path
             raise DatapathError(f"cannot make {cable.ifname} in {path}: {answer.refusal.strerror}") from answer.refusal
-    return answers[-1]
-
-
-def _changed(cable: OpenCable, index: int, request: bytearray) -> PanelDevice:
-    """Change the panel's end, and read it. Raises DatapathError."""
-    return read_device(_change(cable, request, messages.link_at(index)).messages[0])
 
 
 def _grouped(index: int, group: int) -> bytearray:

@@ -10,7 +10,7 @@ from ratchet.core.panel import is_attachment_group
 from ratchet.datapath import messages
 from ratchet.datapath.message_classes import ifinfmsg
 from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Reading, message
-from ratchet.datapath.rtnetlink import Channel
+from ratchet.datapath.rtnetlink import Channel, NetlinkReply
 
 IFF_LOWER_UP = 0x10000
 
@@ -66,8 +66,18 @@ def device_at(channel: Channel, index: int) -> PanelDevice | None:
     return _device(channel, messages.link_at(index))
 
 
+def devices_at(channel: Channel, *indexes: int) -> list[PanelDevice | None]:
+    """As `device_at`, of several devices in one exchange."""
+    return [device_in(answer) for answer in channel.exchange(*map(messages.link_at, indexes))]
+
+
 def _device(channel: Channel, request: bytearray) -> PanelDevice | None:
     (answer,) = channel.exchange(request)
+    return device_in(answer)
+
+
+def device_in(answer: NetlinkReply) -> PanelDevice | None:
+    """The device in the answer to a request for one; None if there is none. Raises RefusedError."""
     if answer.refusal is None:
         return read_device(answer.messages[0])
     if answer.refusal.errno == ENODEV:

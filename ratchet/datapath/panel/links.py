@@ -13,22 +13,30 @@ from errno import ENODEV
 
 from ratchet.core.interface import CableWire, Device, InterfaceSpec, Observed, PanelWire, PatchWire, VxlanWire
 from ratchet.core.sandbox import Location
-from ratchet.core.tunnel_guard import owner_of
 from ratchet.datapath import messages
 from ratchet.datapath.panel.cables import (
     ObservedCable,
     OpenCable,
     adjust_cable,
     ensure_cable,
+    is_idle,
     make_cable,
     observe_cable,
     open_cable,
 )
 from ratchet.datapath.panel.carrier import lower_partner, set_carrier, settle_carriers, settle_tunnel_carrier
-from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named
+from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named, devices_at
 from ratchet.datapath.panel.made import made_patch, made_with_tunnel, with_carrier, with_tunnel
 from ratchet.datapath.panel.namespace import open_panel
-from ratchet.datapath.panel.patches import observe_patch, remove_patch, set_direction, set_patch
+from ratchet.datapath.panel.patches import (
+    Patch,
+    lead_to_each_other,
+    leads_as_set,
+    observe_patch,
+    remove_patch,
+    set_direction,
+    set_patch,
+)
 from ratchet.datapath.panel.tunnel_state import note_complete, note_observed, tunnel_state
 from ratchet.datapath.panel.tunnels import (
     ensure_panel_tunnel,
@@ -41,7 +49,6 @@ from ratchet.datapath.panel.tunnels import (
     take_down_tunnel,
     tunnelled,
 )
-from ratchet.datapath.parse import links_of
 from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.errors import DatapathError, NamespaceGoneError
 
@@ -65,13 +72,16 @@ def observe(wire: PanelWire) -> Observed:
 def make(wire: PanelWire) -> Observed:
     """Create this end's cable and connect it, if nothing is in the way, and observe the link.
 
-    What it has created is not read back, except the interface in the pod. Leaves existing devices alone. Raises as
-    `datapath.make` does.
+    An existing cable is connected too if it has no carrier and no patch: it has waited for its peer. What it has
+    created is not read back, except the interface in the pod. Leaves other devices alone. Raises as `datapath.make`
+    does.
     """
     with _opened(wire) as link:
-        end = make_cable(link.near)
-        made = _connect_new(link, end) if end is not None else None
-        return made or _observed(link)
+        is_new = make_cable(link.near)
+        near = observe_cable(link.near)
+        is_free = not isinstance(wire, CableWire) and (is_new or is_idle(link.near, near))
+        made = _connect_new(link, near) if is_free else None
+        return made or _observed(link, near)
 
 
 def build(wire: PanelWire, observed: Observed | None = None, *, evict: bool = True) -> Observed:
@@ -80,28 +90,17 @@ def build(wire: PanelWire, observed: Observed | None = None, *, evict: bool = Tr
     What it has ensured in the panel is not read back.
     """
     with _opened(wire) as link:
-        end = ensure_cable(link.near, exists=observed is not None and observed.near is not None)
+        near = ensure_cable(link.near, exists=observed is not None and observed.near is not None)
+        if near.end is None:
+            raise AssertionError(f"{link.near.ifname} was ensured and has no end in the panel")
         match wire:
             case CableWire():
-                _disconnect(link, wire, end)
+                _disconnect(link, wire, near.end)
                 return _observed(link)
             case PatchWire():
-                return _patch_together(link, end) or _observed(link)
+                return _patch_together(link, near, near.end) or _observed(link)
             case VxlanWire():
-                _patch_to_tunnel(link, wire, end, evict=evict)
-                return Observed(made_with_tunnel(link.near, observe_cable(link.near)))
-
-
-def tunnels_of(path: str) -> dict[str, tuple[Device, str]]:
-    """As `datapath.panel_tunnels`."""
-    try:
-        with open_panel(path) as panel, Channel(panel.netns) as channel:
-            devices = [link.device for link in links_of(channel, "vxlan")]
-    except NamespaceGoneError:
-        return {}
-    except RefusedError as refusal:
-        raise DatapathError(f"cannot read patch panel {path}: {refusal.strerror}") from refusal
-    return {one.ifname: (one, owner_of(panel.cookie, one.index)) for one in devices if one.ours}
+                return _patch_to_tunnel(link, wire, near, near.end, evict=evict)
 
 
 def remove(location: Location) -> bool:
@@ -158,8 +157,8 @@ def _opened(wire: PanelWire) -> Iterator[_OpenLink]:
         yield _OpenLink(wire, channel, near, far)
 
 
-def _observed(link: _OpenLink) -> Observed:
-    near = observe_cable(link.near)
+def _observed(link: _OpenLink, near: ObservedCable | None = None) -> Observed:
+    near = near or observe_cable(link.near)
     if isinstance(link.wire, VxlanWire):
         return Observed(_tunnelled(link, link.wire, near))
     if isinstance(link.wire, CableWire):
@@ -179,8 +178,7 @@ def _tunnelled(link: _OpenLink, wire: VxlanWire, cable: ObservedCable) -> Device
         return replace(cable.device, wired=False)
     spec = in_panel(wire, link.near.slot).near
     is_usable = cable.in_order and tunnel.up and tunnel.mtu == spec.mtu
-    wired = is_usable and _sends(link.near, cable.end.index, tunnel.index)
-    wired = wired and observe_patch(link.channel, tunnel.index).leads(cable.end.index, takes_oam=True)
+    wired = is_usable and lead_to_each_other(link.channel, cable.end.index, tunnel.index, sends=link.near.sends)
     at = link.near.panel.cookie, tunnel.index, wire.link
     if wired:
         note_observed(*at, wire.carrier)
@@ -198,24 +196,20 @@ def _patched(cable: OpenCable, seen: ObservedCable, other: ObservedCable | None 
     tunnel = panel_tunnel(cable)
     wired = seen.in_order
     if other is not None:
-        wired = wired and other.end is not None and _sends(cable, seen.end.index, other.end.index)
+        target = other.end.index if other.end is not None else 0
+        wired = wired and target != 0 and leads_as_set(cable.channel, seen.end.index, target, sends=cable.sends)
     return replace(seen.device, wired=wired, vni=None if tunnel is None else tunnel.vni)
 
 
-def _sends(cable: OpenCable, index: int, target: int) -> bool:
-    """Whether a cable sends to a device, or drops what its pod sends, as its specification says."""
-    patch = observe_patch(cable.channel, index)
-    return patch.leads(target, takes_oam=False) if cable.sends else patch.target is None
-
-
-def _connect_new(link: _OpenLink, end: PanelDevice) -> Observed | None:
-    """Connect a cable that this call has made, and observe the link. None if something is in the way."""
+def _connect_new(link: _OpenLink, near: ObservedCable) -> Observed | None:
+    """Connect a cable that has no patch, and observe the link. None if something is in the way."""
+    if near.end is None:
+        return None
     if isinstance(link.wire, PatchWire):
-        return _patch_together(link, end)
+        return _patch_together(link, near, near.end, Patch())
     if not isinstance(link.wire, VxlanWire) or not make_panel_tunnel(link.near, link.wire):
         return None
-    _connect_tunnel(link, link.wire, end)
-    return Observed(made_with_tunnel(link.near, observe_cable(link.near)))
+    return _connect_tunnel(link, link.wire, near, near.end, panel_tunnel(link.near), Patch())
 
 
 def _disconnect(link: _OpenLink, wire: CableWire, end: PanelDevice) -> None:
@@ -228,8 +222,13 @@ def _disconnect(link: _OpenLink, wire: CableWire, end: PanelDevice) -> None:
         remove_patch(link.channel, end.index)
 
 
-def _patch_together(link: _OpenLink, end: PanelDevice) -> Observed | None:
-    """Patch this end's cable and the other end's to each other and observe them. None if the other end has no cable."""
+def _patch_together(
+    link: _OpenLink, near: ObservedCable, end: PanelDevice, patch: Patch | None = None
+) -> Observed | None:
+    """Patch this end's cable and the other end's to each other and observe them. None if the other end has no cable.
+
+    `patch`: that of this end's, if it is known.
+    """
     far = link.far
     seen = observe_cable(far) if far is not None else ObservedCable()
     if far is None or seen.end is None:
@@ -238,7 +237,7 @@ def _patch_together(link: _OpenLink, end: PanelDevice) -> Observed | None:
     if (other := adjusted.end) is None:
         return None
     try:
-        set_direction(link.channel, end.index, other.index, sends=link.near.sends)
+        set_direction(link.channel, end.index, other.index, sends=link.near.sends, patch=patch)
         set_direction(link.channel, other.index, end.index, sends=far.sends)
     except DatapathError:
         if device_at(link.channel, other.index) is None:
@@ -247,18 +246,20 @@ def _patch_together(link: _OpenLink, end: PanelDevice) -> Observed | None:
     for cable in tunnelled((link.near, far)):
         remove_panel_tunnel(cable)
     settle_carriers(link.channel, end, other)
-    now = device_at(link.channel, other.index)
-    return Observed(made_patch(observe_cable(link.near)), made_patch(with_carrier(adjusted, now)))
+    ends = devices_at(link.channel, end.index, other.index)
+    return Observed(*(made_patch(with_carrier(seen, now)) for seen, now in zip((near, adjusted), ends, strict=True)))
 
 
-def _patch_to_tunnel(link: _OpenLink, wire: VxlanWire, end: PanelDevice, *, evict: bool) -> None:
+def _patch_to_tunnel(
+    link: _OpenLink, wire: VxlanWire, near: ObservedCable, end: PanelDevice, *, evict: bool
+) -> Observed:
     """Make the tunnel and patch this end's cable to it. The cable has no carrier if that fails."""
     if not wire.carrier:
         _note_complete(link, False)
         set_carrier(link.channel, end, False)
     try:
-        ensure_panel_tunnel(link.near, wire, evict=evict)
-        _connect_tunnel(link, wire, end)
+        tunnel, _ = ensure_panel_tunnel(link.near, wire, evict=evict)
+        return _connect_tunnel(link, wire, near, end, tunnel)
     except DatapathError:
         with suppress(DatapathError):
             _note_complete(link, False)
@@ -266,16 +267,25 @@ def _patch_to_tunnel(link: _OpenLink, wire: VxlanWire, end: PanelDevice, *, evic
         raise
 
 
-def _connect_tunnel(link: _OpenLink, wire: VxlanWire, end: PanelDevice) -> None:
-    tunnel = panel_tunnel(link.near)
+def _connect_tunnel(
+    link: _OpenLink,
+    wire: VxlanWire,
+    near: ObservedCable,
+    end: PanelDevice,
+    tunnel: Device | None,
+    patch: Patch | None = None,
+) -> Observed:
+    """Patch a cable and its tunnel to each other and observe them. `patch`: that of both, if it is known."""
     if tunnel is None:
         raise DatapathError(f"cannot patch {wire.near.ifname} of {wire.link}: its tunnel went away while being made")
-    set_direction(link.channel, end.index, tunnel.index, sends=link.near.sends)
-    set_patch(link.channel, tunnel.index, end.index, takes_oam=True)
+    set_direction(link.channel, end.index, tunnel.index, sends=link.near.sends, patch=patch)
+    set_patch(link.channel, tunnel.index, end.index, takes_oam=True, patch=patch)
     note_complete(link.near.panel.cookie, tunnel.index, wire.link, wire.carrier)
     settle_tunnel_carrier(link.channel, link.near.panel.cookie, end, tunnel.index, wire.link)
     if wire.carrier and wire.is_of_one_node:
         raise_other_end(link.channel, wire, end)
+    seen = with_carrier(near, device_at(link.channel, end.index))
+    return Observed(made_with_tunnel(link.near, seen, tunnel))
 
 
 def _note_complete(link: _OpenLink, complete: bool) -> None:

@@ -8,7 +8,6 @@ from ratchet.core.interface import Device
 from ratchet.datapath.panel.cables import ObservedCable, OpenCable
 from ratchet.datapath.panel.devices import PanelDevice
 from ratchet.datapath.panel.tunnel_state import tunnel_state
-from ratchet.datapath.panel.tunnels import panel_tunnel
 
 
 def made_patch(seen: ObservedCable) -> Device | None:
@@ -23,10 +22,9 @@ def with_carrier(seen: ObservedCable, end: PanelDevice | None) -> ObservedCable:
     return replace(seen, device=replace(seen.device, carrier=end.up), end=end)
 
 
-def made_with_tunnel(cable: OpenCable, seen: ObservedCable) -> Device | None:
+def made_with_tunnel(cable: OpenCable, seen: ObservedCable, tunnel: Device) -> Device | None:
     """The device of a cable that is patched to its tunnel. The guard and the forwarding entries are not read."""
-    tunnel = panel_tunnel(cable)
-    if seen.device is None or seen.end is None or tunnel is None:
+    if seen.device is None or seen.end is None:
         return seen.device
     far_up = tunnel_state(cable.panel.cookie, tunnel.index, cable.link).far_up
     return with_tunnel(seen.device, tunnel, far_up, wired=seen.in_order and tunnel.up)

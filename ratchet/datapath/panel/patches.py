@@ -84,14 +84,14 @@ class Patch:
         return self.target == target and self.treats_oam(takes_oam)
 
     def treats_oam(self, takes: bool) -> bool:
-        return self.takes_oam is takes or (self.takes_oam is True and not _kernel.drops_oam)
+        return self.takes_oam is takes or (self.takes_oam is True and _kernel.drops_oam is False)
 
 
 @dataclass(slots=True)
 class _Kernel:
-    """Properties of the running kernel found so far. They are constant for the lifetime of this process."""
+    """Properties of the running kernel. They are constant for the lifetime of this process; None: not yet found."""
 
-    drops_oam: bool = True
+    drops_oam: bool | None = None
 
 
 _kernel = _Kernel()
@@ -104,6 +104,19 @@ def observe_patch(channel: Channel, index: int) -> Patch:
         if not answer.interrupted:
             break
     return read_patch(index, answer)
+
+
+def leads_as_set(channel: Channel, index: int, target: int, *, sends: bool) -> bool:
+    """Whether a cable is patched as by `set_direction`. Raises DatapathError."""
+    patch = observe_patch(channel, index)
+    return patch.leads(target, takes_oam=False) if sends else patch.target is None
+
+
+def lead_to_each_other(channel: Channel, cable: int, tunnel: int, *, sends: bool) -> bool:
+    """Whether a cable, as by `set_direction`, and a tunnel are patched to each other. Raises DatapathError."""
+    if not leads_as_set(channel, cable, tunnel, sends=sends):
+        return False
+    return observe_patch(channel, tunnel).leads(cable, takes_oam=True)
 
 
 def patch_at(index: int) -> bytearray:
@@ -123,15 +136,22 @@ def read_patch(index: int, answer: NetlinkReply) -> Patch:
     return patch
 
 
-def set_patch(channel: Channel, index: int, target: int, *, takes_oam: bool = False) -> bool:
+def set_patch(
+    channel: Channel, index: int, target: int, *, takes_oam: bool = False, patch: Patch | None = None
+) -> bool:
     """Make the device `index` send what arrives at it to the device `target`. Returns whether anything changed.
 
-    `takes_oam`: it is a tunnel, whose OAM frames are passed to the panel's stack. An existing redirect is replaced in
-    place, and loses no frame. Raises DatapathError, also if either device is gone.
+    `takes_oam`: it is a tunnel, whose OAM frames are passed to the panel's stack. `patch`: as the caller knows it, such
+    as that of a new device. An existing redirect is replaced in place, and loses no frame. Raises DatapathError, also
+    if either device is gone.
     """
-    patch = observe_patch(channel, index)
+    patch = patch or observe_patch(channel, index)
     if patch.leads(target, takes_oam=takes_oam):
         return False
+    if patch == Patch():
+        if _patch_new(channel, index, target, takes_oam):
+            return True
+        patch = observe_patch(channel, index)
     qdisc, *_ = channel.exchange(_clsact(index))
     refusal = qdisc.refusal if qdisc.refusal is not None and qdisc.refusal.errno != EEXIST else None
     if refusal is None:
@@ -143,20 +163,44 @@ def set_patch(channel: Channel, index: int, target: int, *, takes_oam: bool = Fa
     return True
 
 
-def set_direction(channel: Channel, index: int, target: int, *, sends: bool) -> None:
-    """Make a cable send to a device, or drop what its pod sends. Raises DatapathError."""
+def set_direction(channel: Channel, index: int, target: int, *, sends: bool, patch: Patch | None = None) -> None:
+    """Make a cable send to a device, or drop what its pod sends. `patch` as for `set_patch`. Raises DatapathError."""
     if sends:
-        set_patch(channel, index, target)
+        set_patch(channel, index, target, patch=patch)
     else:
         remove_patch(channel, index)
+
+
+def _patch_new(channel: Channel, index: int, target: int, takes_oam: bool) -> bool:
+    """Patch a device that has no filters in one exchange. Returns False if the kernel has refused any of it.
+
+    Then the device has no redirect: without the filter for OAM frames, a pod's forged ones would leave. So a drop is
+    tried alone until this kernel is known to take it.
+    """
+    if takes_oam or _kernel.drops_oam is False:
+        oam = _oam_pass(index)
+    elif _kernel.drops_oam:
+        oam = _oam_drop(index)
+    else:
+        return False
+    qdisc, treated, redirected = channel.exchange(_clsact(index), oam, _redirect(index, target, 0))
+    if qdisc.refusal is not None and qdisc.refusal.errno != EEXIST:
+        return False
+    if treated.refusal is None and redirected.refusal is None:
+        return True
+    if redirected.refusal is None:
+        remove_patch(channel, index)
+    return False
 
 
 def _treat_oam(channel: Channel, index: int, patch: Patch, takes: bool) -> RefusedError | None:
     """Install the filter for OAM frames, unless it is there. Returns the kernel's refusal, if any."""
     if patch.treats_oam(takes):
         return None
-    if not takes and _kernel.drops_oam:
+    if not takes and _kernel.drops_oam is not False:
         _, added = channel.exchange(_no_filter(index, OAM_PRIORITY, OAM_ETHERTYPE), _oam_drop(index))
+        if added.refusal is None:
+            _kernel.drops_oam = True
         if added.refusal is None or added.refusal.errno not in (ENOENT, EOPNOTSUPP):
             return added.refusal
         _kernel.drops_oam = False

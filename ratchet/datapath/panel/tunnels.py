@@ -10,21 +10,42 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from errno import ENODEV
+from typing import NamedTuple
 
 from ratchet.core.interface import FRAGMENTED_MTU_MAX, Device, InterfaceSpec, VxlanWire, tunnel_mtu
 from ratchet.core.kinds import Wiring
 from ratchet.core.panel import PanelSlot, cable_of
+from ratchet.core.tunnel_guard import owner_of
 from ratchet.datapath import messages
 from ratchet.datapath.panel.cables import OpenCable
 from ratchet.datapath.panel.carrier import pod_end_is_up, set_carrier
 from ratchet.datapath.panel.devices import PanelDevice, device_named
-from ratchet.datapath.panel.namespace import Panel
+from ratchet.datapath.panel.namespace import Panel, open_panel
 from ratchet.datapath.panel.patches import observe_patch
 from ratchet.datapath.parse import links_of, read_link
 from ratchet.datapath.pod_netns import OpenPod
-from ratchet.datapath.rtnetlink import Channel
+from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.datapath.vxlan import ensure_tunnel, make_tunnel, observe_tunnel
-from ratchet.errors import DatapathError
+from ratchet.errors import DatapathError, NamespaceGoneError
+
+
+class EnsuredTunnel(NamedTuple):
+    """A tunnel after a call, None if it went away, and whether the call has changed anything."""
+
+    device: Device | None
+    changed: bool
+
+
+def tunnels_of(path: str) -> dict[str, tuple[Device, str]]:
+    """As `datapath.panel_tunnels`."""
+    try:
+        with open_panel(path) as panel, Channel(panel.netns) as channel:
+            devices = [link.device for link in links_of(channel, "vxlan")]
+    except NamespaceGoneError:
+        return {}
+    except RefusedError as refusal:
+        raise DatapathError(f"cannot read patch panel {path}: {refusal.strerror}") from refusal
+    return {one.ifname: (one, owner_of(panel.cookie, one.index)) for one in devices if one.ours}
 
 
 def in_panel(wire: VxlanWire, slot: PanelSlot) -> VxlanWire:
@@ -77,16 +98,16 @@ def make_panel_tunnel(cable: OpenCable, wire: VxlanWire) -> bool:
     return make_tunnel(tunnel, _opened(cable, tunnel))
 
 
-def ensure_panel_tunnel(cable: OpenCable, wire: VxlanWire, *, evict: bool = True) -> bool:
-    """Make the tunnel of a cable match a wire. Returns whether anything changed. Raises as `ensure_tunnel` does."""
+def ensure_panel_tunnel(cable: OpenCable, wire: VxlanWire, *, evict: bool = True) -> EnsuredTunnel:
+    """Make the tunnel of a cable match a wire. Raises as `ensure_tunnel` does."""
     tunnel = in_panel(wire, cable.slot)
     opened = _opened(cable, tunnel)
     changed = ensure_tunnel(tunnel, opened, (), evict=evict)
     device = panel_tunnel(cable)
     if device is not None and not device.up:  # in a pod it would stay down, as the pod decides
         opened.do(messages.up(device.index))
-        changed = True
-    return changed
+        device, changed = panel_tunnel(cable), True
+    return EnsuredTunnel(device, changed)
 
 
 def remove_panel_tunnel(cable: OpenCable) -> bool:
