@@ -8,7 +8,7 @@ from contextlib import suppress
 from ratchet import datapath
 from ratchet.core import record_updates
 from ratchet.core.differences import differences, only_gains_carrier, removes_nothing
-from ratchet.core.interface import Observed, Wire
+from ratchet.core.interface import CableWire, Observed, Wire
 from ratchet.core.plan import (
     AllocateVni,
     Attempt,
@@ -111,6 +111,8 @@ class EndpointReconcile:
             attempt = progress.attempt.as_recorded(progress.draft)
             progress = progress._replace(attempt=placed(attempt, progress.draft, self._journal))
             step = self._plan(progress)
+            if isinstance(step, Create) and isinstance(step.wire, CableWire) and self._joined:
+                step = Observe(step.wire)  # its first pass has made the cable: nothing was built, so nothing is read
             if isinstance(step, Wait) and may_lose_connection(progress, self._underlay) and not progress.certain:
                 progress = self._observe_connection(progress)
             if not progress.certain and self._needs_certainty(progress, step):

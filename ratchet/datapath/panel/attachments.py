@@ -12,7 +12,7 @@ from ratchet.datapath.messages import ACT, RTM_DELLINK
 from ratchet.datapath.nlattr import IFINFOMSG, Layout, message
 from ratchet.datapath.panel.carrier import lower_partner
 from ratchet.datapath.panel.devices import devices_of
-from ratchet.datapath.panel.namespace import Panel, open_panel
+from ratchet.datapath.panel.namespace import Panel, open_panel, panel_channel
 from ratchet.datapath.panel.tunnels import lower_other_end
 from ratchet.datapath.parse import links_of
 from ratchet.datapath.rtnetlink import Channel, RefusedError
@@ -39,7 +39,7 @@ def remove_group(panel: Panel, group: int) -> bool:
     if not is_attachment_group(group):
         raise ValueError(f"{group:#x} is not the group of an attachment")
     try:
-        with Channel(panel.netns) as channel:
+        with panel_channel(panel) as channel:
             cables = [device for device in devices_of(channel) if device.is_cable]
             for cable in cables:
                 if cable.group == group:

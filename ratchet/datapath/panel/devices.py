@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from errno import ENODEV
+from functools import lru_cache
 
 from ratchet.core.carrier import PanelEndState
 from ratchet.core.panel import is_attachment_group
@@ -13,6 +14,7 @@ from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Reading, message
 from ratchet.datapath.rtnetlink import Channel, NetlinkReply
 
 IFF_LOWER_UP = 0x10000
+REMEMBERED = 256  # decoded messages, each of some 1,500 bytes
 
 _DEVICE = Reading(
     ifinfmsg,
@@ -98,8 +100,14 @@ def read_state(raw: bytes) -> tuple[int, PanelEndState]:
 
 def read_device(raw: bytes) -> PanelDevice:
     """The device in a link's message."""
-    head = IFINFOMSG.unpack_from(raw, HEADER.size)
-    found = _DEVICE.read(raw, HEADER.size + IFINFOMSG.size)
+    return _read_device(raw[HEADER.size :])
+
+
+@lru_cache(REMEMBERED)
+def _read_device(body: bytes) -> PanelDevice:
+    """As `read_device`, of the message without its header: a device that has not changed is decoded once."""
+    head = IFINFOMSG.unpack_from(body)
+    found = _DEVICE.read(body, IFINFOMSG.size)
     return PanelDevice(
         ifname=found["IFLA_IFNAME"],
         index=head[3],

@@ -27,12 +27,11 @@ from ratchet.datapath.panel.cables import (
 from ratchet.datapath.panel.carrier import lower_partner, set_carrier, settle_carriers, settle_tunnel_carrier
 from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named, devices_at
 from ratchet.datapath.panel.made import made_patch, made_with_tunnel, with_carrier, with_tunnel
-from ratchet.datapath.panel.namespace import open_panel
+from ratchet.datapath.panel.namespace import open_panel, panel_channel
 from ratchet.datapath.panel.patches import (
     Patch,
     lead_to_each_other,
     leads_as_set,
-    observe_patch,
     remove_patch,
     set_direction,
     set_patch,
@@ -112,7 +111,7 @@ def remove(location: Location) -> bool:
     if slot is None or not index:
         return False
     try:
-        with open_panel(slot.path) as panel, Channel(panel.netns) as channel:
+        with open_panel(slot.path) as panel, panel_channel(panel) as channel:
             take_down_tunnel(panel, channel, slot.tunnel(index))
             cable = device_named(channel, slot.cable(index))
             if cable is None or not cable.is_cable:
@@ -145,7 +144,7 @@ def _opened(wire: PanelWire) -> Iterator[_OpenLink]:
                 f"cannot wire {wire.near.ifname} of {wire.link}: the node has no patch panel: {error}",
                 details="The next ADD, DEL or STATUS on this node makes it.",
             ) from error
-        channel = stack.enter_context(Channel(panel.netns))
+        channel = stack.enter_context(panel_channel(panel))
 
         def opened(spec: InterfaceSpec) -> OpenCable:
             return stack.enter_context(open_cable(wire.link, spec, panel, channel))

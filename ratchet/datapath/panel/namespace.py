@@ -43,6 +43,9 @@ MS_BIND = 0x1000
 # The panels that this process holds, by path. The lock is for changes.
 _held: dict[str, Panel] = {}
 _holding = threading.Lock()
+# Channels in the held panels that nobody uses now, by cookie. To open one for each call is dear.
+_idle: dict[int, list[Channel]] = {}
+IDLE_CHANNELS = 16
 
 _ALIAS = Reading(ifinfmsg, "IFLA_IFALIAS")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -73,6 +76,8 @@ def hold_panel(path: str) -> Panel | None:
     with _holding:
         if path not in _held and (panel := _opened(path)) is not None:
             _held[path] = panel
+            if panel.cookie:  # without it (before Linux 5.14) panels are not told apart
+                _idle[panel.cookie] = []
         return _held.get(path)
 
 
@@ -81,6 +86,35 @@ def release_panel(path: str) -> None:
     with _holding:
         if panel := _held.pop(path, None):
             panel.close()
+            for channel in _idle.pop(panel.cookie, []):
+                channel.close()
+
+
+@contextmanager
+def panel_channel(panel: Panel) -> Iterator[Channel]:
+    """A channel in an open panel for a block. If this process holds the panel, it is kept open for later calls.
+
+    One whose block fails is closed: replies to it may be under way.
+    """
+    idle = _idle.get(panel.cookie)
+    if idle is None:
+        with Channel(panel.netns) as channel:
+            yield channel
+        return
+    try:
+        channel = idle.pop()
+    except IndexError:
+        channel = Channel(panel.netns)
+    try:
+        yield channel
+    except BaseException:
+        channel.close()
+        raise
+    with _holding:
+        if _idle.get(panel.cookie) is idle and len(idle) < IDLE_CHANNELS:
+            idle.append(channel)
+        else:
+            channel.close()
 
 
 def has_name(held: Panel) -> bool:

@@ -53,6 +53,7 @@ TC_ACT_STOLEN = 4
 TCA_EGRESS_REDIR = 1
 FIRST_ACTION = 1
 MINOR_ONE = 1  # flowid :1
+NODE_OF_HANDLE = 0xFFF  # of a u32 filter, and never 0 (net/sched/cls_u32.c). A bpf filter has the handle 1 here
 
 _U32 = struct.Struct("=I")
 _U16 = struct.Struct("=H")
@@ -259,8 +260,10 @@ def _info(priority: int, protocol: int) -> int:
 
 
 def _with_filter(patch: Patch, raw: bytes) -> Patch:
-    """The patch with what one message of the dump shows: a filter, or its hash table, which has no selector."""
+    """The patch with what one message of the dump shows: a filter, or its classifier or hash table, without a node."""
     _, _, handle, _, info = TCMSG.unpack_from(raw, HEADER.size)
+    if not handle & NODE_OF_HANDLE:
+        return patch
     found = _FILTER.read(raw, HEADER.size + TCMSG.size)
     options = dict(attributes(found.get("TCA_OPTIONS", b""), 0))
     kind = found.get("TCA_KIND")

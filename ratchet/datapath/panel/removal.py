@@ -9,8 +9,8 @@ from pathlib import Path
 from ratchet.datapath.panel.attachments import remove_group
 from ratchet.datapath.panel.cables import cables_of
 from ratchet.datapath.panel.devices import PanelDevice, devices_of
-from ratchet.datapath.panel.namespace import open_panel
-from ratchet.datapath.rtnetlink import Channel, RefusedError
+from ratchet.datapath.panel.namespace import open_panel, panel_channel
+from ratchet.datapath.rtnetlink import RefusedError
 from ratchet.errors import DatapathError, ForeignNamespaceError, NamespaceGoneError
 
 MNT_DETACH = 2
@@ -34,7 +34,7 @@ def remove_panel(path: str) -> bool:
     """
     try:
         with open_panel(path) as panel:
-            with Channel(panel.netns) as channel:
+            with panel_channel(panel) as channel:
                 groups = {device.group for device in devices_of(channel) if device.ours}
             for group in sorted(groups):
                 remove_group(panel, group)

@@ -20,7 +20,7 @@ from ratchet.datapath import messages
 from ratchet.datapath.panel.cables import OpenCable
 from ratchet.datapath.panel.carrier import pod_end_is_up, set_carrier
 from ratchet.datapath.panel.devices import PanelDevice, device_named
-from ratchet.datapath.panel.namespace import Panel, open_panel
+from ratchet.datapath.panel.namespace import Panel, open_panel, panel_channel
 from ratchet.datapath.panel.patches import observe_patch
 from ratchet.datapath.parse import links_of, read_link
 from ratchet.datapath.pod_netns import OpenPod
@@ -39,7 +39,7 @@ class EnsuredTunnel(NamedTuple):
 def tunnels_of(path: str) -> dict[str, tuple[Device, str]]:
     """As `datapath.panel_tunnels`."""
     try:
-        with open_panel(path) as panel, Channel(panel.netns) as channel:
+        with open_panel(path) as panel, panel_channel(panel) as channel:
             devices = [link.device for link in links_of(channel, "vxlan")]
     except NamespaceGoneError:
         return {}
