@@ -11,7 +11,7 @@ from ratchet.datapath.message_classes import ifinfmsg
 from ratchet.datapath.messages import ACT, RTM_DELLINK
 from ratchet.datapath.nlattr import IFINFOMSG, Layout, message
 from ratchet.datapath.panel.carrier import lower_partner
-from ratchet.datapath.panel.devices import devices_of
+from ratchet.datapath.panel.devices import devices_in
 from ratchet.datapath.panel.namespace import Panel, open_panel, panel_channel
 from ratchet.datapath.panel.tunnels import lower_other_end
 from ratchet.datapath.parse import links_of
@@ -40,19 +40,18 @@ def remove_group(panel: Panel, group: int) -> bool:
         raise ValueError(f"{group:#x} is not the group of an attachment")
     try:
         with panel_channel(panel) as channel:
-            cables = [device for device in devices_of(channel) if device.is_cable]
-            for cable in cables:
-                if cable.group == group:
-                    lower_partner(channel, cable)
-            return _delete(panel, channel, group)
+            devices = devices_in(channel, group)
+            for cable in (one for one in devices if one.is_cable):
+                lower_partner(channel, cable)
+            return _delete(panel, channel, group, {one.ifname for one in devices if one.kind == "vxlan"})
     except RefusedError as refusal:
         raise DatapathError(
             f"cannot remove group {group:#x} of patch panel {panel.netns.path}: {refusal.strerror}"
         ) from refusal
 
 
-def _delete(panel: Panel, channel: Channel, group: int) -> bool:
-    names = {device.ifname for device in devices_of(channel) if device.group == group and device.kind == "vxlan"}
+def _delete(panel: Panel, channel: Channel, group: int, names: set[str]) -> bool:
+    """Delete a group. `names` are those of its tunnels."""
     found = [link.device for link in links_of(channel, "vxlan")] if names else []
     tunnels = [one for one in found if one.ifname in names]
     for tunnel in tunnels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from errno import ENODEV
 from functools import lru_cache
@@ -10,10 +11,11 @@ from ratchet.core.carrier import PanelEndState
 from ratchet.core.panel import is_attachment_group
 from ratchet.datapath import messages
 from ratchet.datapath.message_classes import ifinfmsg
-from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Reading, message
+from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Reading, attributes, message
 from ratchet.datapath.rtnetlink import Channel, NetlinkReply
 
 IFF_LOWER_UP = 0x10000
+IFLA_GROUP = 27
 REMEMBERED = 256  # decoded messages, each of some 1,500 bytes
 
 _DEVICE = Reading(
@@ -54,8 +56,20 @@ class PanelDevice:
 
 def devices_of(channel: Channel) -> list[PanelDevice]:
     """All devices in the panel except `lo`, which has no kind. Raises RefusedError."""
-    found = (read_device(raw) for raw in channel.dump(messages.links()))
+    # Not remembered: the devices of a large panel would replace those that are read again.
+    found = (_decoded(raw[HEADER.size :]) for raw in channel.dump(messages.links()))
     return [device for device in found if device.kind]
+
+
+def devices_in(channel: Channel, group: int) -> list[PanelDevice]:
+    """The devices of a group. Only they are decoded: a panel may have thousands of others. Raises RefusedError."""
+    attribute, start = struct.pack("=I", group), HEADER.size + IFINFOMSG.size
+    found = channel.dump(messages.links())
+    return [
+        _decoded(raw[HEADER.size :])
+        for raw in found
+        if attribute in raw and next(attributes(raw, start, (IFLA_GROUP,)), None) == (IFLA_GROUP, attribute)
+    ]
 
 
 def device_named(channel: Channel, ifname: str) -> PanelDevice | None:
@@ -100,12 +114,17 @@ def read_state(raw: bytes) -> tuple[int, PanelEndState]:
 
 def read_device(raw: bytes) -> PanelDevice:
     """The device in a link's message."""
-    return _read_device(raw[HEADER.size :])
+    return _remembered(raw[HEADER.size :])
 
 
 @lru_cache(REMEMBERED)
-def _read_device(body: bytes) -> PanelDevice:
-    """As `read_device`, of the message without its header: a device that has not changed is decoded once."""
+def _remembered(body: bytes) -> PanelDevice:
+    """As `_decoded`: a device that has not changed since is decoded once."""
+    return _decoded(body)
+
+
+def _decoded(body: bytes) -> PanelDevice:
+    """The device in a link's message without its header."""
     head = IFINFOMSG.unpack_from(body)
     found = _DEVICE.read(body, IFINFOMSG.size)
     return PanelDevice(
