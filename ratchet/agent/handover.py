@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ratchet import datapath
+from ratchet.core.endpoint_spec import resets
 from ratchet.core.kinds import Wiring
 from ratchet.core.pod import Pod
 from ratchet.core.wires import cable_wire
@@ -46,6 +47,7 @@ class Handover:
         """Disconnect the cable of `old`, and give its interface the settings of `new`. Raises RatchetError."""
         underlay = self.underlays(entry.underlay, self.node, self.store)
         wire = cable_wire(new.wanted, new.side, underlay, entry.location(old), keeps_tunnel=False)
-        near = replace(wire.near, renewed=True, edited=True)
+        left = resets(old.wanted.end(old.side).properties, new.wanted.end(new.side).properties)
+        near = replace(wire.near, renewed=True, resets=left)
         with suppress(NamespaceGoneError):  # DEL releases the end
             datapath.build(replace(wire, near=near))

@@ -25,7 +25,10 @@ Fields = list[tuple[str, str]]
 
 # Properties of an interface that are of no use to people, or are listed as differences if they are wrong.
 _LEFT_OUT = frozenset(
-    {"index", "ours", "wired", "given", "parent_index", "carrier_fixed", "entries", "options", "brought_up", "far_up"}
+    {
+        *("index", "ours", "wired", "given", "parent_index", "carrier_fixed", "entries", "options", "brought_up"),
+        *("far_up", "complete", "stale_sysctls"),
+    }
 )
 _NOTHING = "-"
 NO_EDITS = Edits()

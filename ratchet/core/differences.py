@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ratchet.core.carrier import TunnelEnd, panel_end_is_up, tunnel_end_is_up
@@ -53,6 +54,8 @@ def near_differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
 def _tunnel_carrier_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
     if wire.wiring is Wiring.DIRECT:
         return _carrier_differences(wire.near, device, wire.carrier)
+    if device.complete not in (None, wire.carrier):  # the carrier would not follow the far pod
+        return (f"{wire.near.ifname} {_carrier_words(device.complete is True, 'gone')}",)
     carrier = tunnel_end_is_up(TunnelEnd(wire.carrier, device.up, device.far_up))
     return _carrier_differences(wire.near, device, carrier, "shut" if wire.carrier else "gone")
 
@@ -126,7 +129,7 @@ def _interface_differences(spec: InterfaceSpec, device: Device | None, kind: str
 
 
 def _setting_differences(spec: InterfaceSpec, device: Device) -> list[str]:
-    found = _unset_differences(spec, device) if spec.edited else []
+    found = list(_reset_differences(spec, device)) if spec.resets else []
     if spec.txqlen not in (None, device.txqlen):
         found.append(f"has txqlen {device.txqlen}, wanted {spec.txqlen}")
     if not device.is_shut:  # an interface that is down has no routes
@@ -142,16 +145,15 @@ def _setting_differences(spec: InterfaceSpec, device: Device) -> list[str]:
     return found
 
 
-def _unset_differences(spec: InterfaceSpec, device: Device) -> list[str]:
-    """The differences that an earlier specification can have left, in what this one leaves to the kernel."""
-    found = []
-    if spec.mac not in ("", device.mac):
-        found.append(f"has MAC {device.mac}, wanted {spec.mac}")
-    if spec.txqlen is None and device.txqlen != DEFAULT_TXQLEN:
-        found.append(f"still has txqlen {device.txqlen}")
-    if spec.offloads and not device.offloads:
-        found.append("has no offloads")
-    return found
+def _reset_differences(spec: InterfaceSpec, device: Device) -> Iterator[str]:
+    """The differences that an earlier specification has left (`InterfaceSpec.resets`)."""
+    if "mac" in spec.resets and spec.mac not in ("", device.mac):
+        yield f"has MAC {device.mac}, wanted {spec.mac}"
+    if "txqlen" in spec.resets and spec.txqlen is None and device.txqlen != DEFAULT_TXQLEN:
+        yield f"still has txqlen {device.txqlen}"
+    if "offloads" in spec.resets and spec.offloads and not device.offloads:
+        yield "has no offloads"
+    yield from (f"still has the value of {name} that was set" for name in device.stale_sysctls)
 
 
 def tunnel_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
@@ -184,8 +186,11 @@ def _entry_of(wire: VxlanWire, device: Device) -> ForwardingEntry:
 def _carrier_differences(spec: InterfaceSpec, device: Device, wanted: bool, peer: str = "gone") -> tuple[str, ...]:
     if not spec.owns(device) or device.carrier == wanted or device.carrier_fixed:
         return ()
-    words = f"has carrier while its peer is {peer}" if device.carrier else "is held without carrier"
-    return (f"{spec.ifname} {words}",)
+    return (f"{spec.ifname} {_carrier_words(device.carrier, peer)}",)
+
+
+def _carrier_words(carrier: bool, peer: str) -> str:
+    return f"has carrier while its peer is {peer}" if carrier else "is held without carrier"
 
 
 def _guard_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:

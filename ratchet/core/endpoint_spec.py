@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -113,6 +113,24 @@ class EndpointSpec:
 
 
 UNSET = EndpointSpec()
+# The settings, besides sysctls, that an interface keeps when a declaration does not set them any more.
+LASTING = ("mac", "txqlen", "offloads")
+
+
+def resets(before: EndpointSpec, after: EndpointSpec, earlier: Iterable[str] = ()) -> tuple[str, ...]:
+    """What an interface made for `before` keeps although `after` does not set it: LASTING, and names of sysctls.
+
+    The MAC address is named if it was declared or is declared otherwise. `earlier` are the resets that were not done
+    when `before` was declared.
+    """
+    found = {*earlier, *(name for name, _ in before.sysctls)}
+    found |= {field for field in LASTING if getattr(before, field) != getattr(after, field)}
+    found -= {name for name, _ in after.sysctls}
+    if after.txqlen is not None:
+        found.discard("txqlen")
+    if not after.offloads:
+        found.discard("offloads")
+    return tuple(sorted(found))
 
 
 def rate_text(rate: int) -> str:

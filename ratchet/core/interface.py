@@ -52,8 +52,8 @@ class InterfaceSpec:
     `cookie` and `index` are as in `core.sandbox.Location`: an interface of another index belongs to another link. `mac`
     is the MAC address at creation (empty: the kernel chooses); a pod may change it, and it is not changed back. The
     other settings are as in `core.endpoint_spec.EndpointSpec`. `renewed`: an earlier specification was applied before,
-    and what it added is removed. `edited`: this one has not been applied yet, so the MAC address and what is not set
-    get the values of a new interface. `sends` False: what the pod sends is dropped in the panel. `group` is that of the
+    and what it added is removed. `resets` are settings of an earlier one that get the values of a new interface
+    (`endpoint_spec.resets`). `sends` False: what the pod sends is dropped in the panel. `group` is that of the
     attachment, in the panel; 0: the group of interfaces in pods. `slot` is the attachment's place in the panel; None in
     direct wiring.
     """
@@ -69,7 +69,7 @@ class InterfaceSpec:
     offloads: bool = True
     rate: int | None = None
     renewed: bool = False
-    edited: bool = False
+    resets: tuple[str, ...] = ()
     sends: bool = True
     cookie: int = 0
     index: int = 0
@@ -185,14 +185,16 @@ class Device:
     them. The tunnel's fields are None for other kinds than VXLAN, and for a cable without a tunnel. `parent_index` is 0
     if the tunnel is not pinned.
 
+    `stale_sysctls` are those of the specification's `resets` that have another value than a new interface.
+
     `entries` are the forwarding entries of a VXLAN; None if they were not read. `options` are those options of a VXLAN
     that Ratchet never sets and that harm others, by their names in ip-link(8).
 
     `carrier`: a VXLAN that protodown does not hold down, or a cable whose end in the panel is up; True for other kinds.
     `carrier_fixed`: this kernel cannot hold a VXLAN without carrier.
 
-    `far_up`: for a cable that is patched to a tunnel, IFF_UP of the far pod's end as last heard. None: unknown, or
-    another device.
+    `far_up` and `complete`: for a cable that is patched to a tunnel, IFF_UP of the far pod's end as last heard, and
+    whether this process takes the link for complete (`core.carrier.TunnelEnd`). None: unknown, or another device.
 
     `guarded`: whether a VXLAN takes datagrams from its remote only. None: this was not determined, or the node cannot
     tell.
@@ -222,8 +224,10 @@ class Device:
     sysctls: tuple[Sysctl, ...] = ()
     offloads: bool = True
     rate: int | None = None
+    stale_sysctls: tuple[str, ...] = ()
     guarded: bool | None = field(default=None, compare=False)
     far_up: bool | None = field(default=None, compare=False)
+    complete: bool | None = field(default=None, compare=False)
     brought_up: bool = True
 
     @property

@@ -54,8 +54,7 @@ class ReadyFor:
     generation: int
 
 
-# The peer of an end that was built for another encapsulation. No container ID and no VTEP is equal to it.
-NO_PEER = "none"
+NO_PEER = "none"  # of an end that was built for another encapsulation; it equals no container ID and no VTEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,8 @@ class End:
     """One end of a link: its declaration, and the facts that its node has written.
 
     `name` is the name that declarations use for the pod (`ratchet.pod_name`). `notes` are labels, kept for people.
-    `error` is for people too; it is None if the end is ready or waits. Records of schema 1 do not hold it.
+    `error` is for people too; it is None if the end is ready or waits. `resets` are settings that an edit has removed
+    (`endpoint_spec.resets`), until the end is ready. Records of schema 1 hold neither.
     """
 
     name: str
@@ -111,6 +111,7 @@ class End:
     sandbox: Sandbox | None = None
     ready: ReadyFor | None = None
     error: EndError | None = None
+    resets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "addresses", PackedAddresses.of(self.addresses))

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from ratchet.core.endpoint_spec import resets
 from ratchet.core.escape import escape_unprintable
-from ratchet.core.model import NO_PEER, SIDES, EndError, Link, ReadyFor, Side, Transition
+from ratchet.core.model import NO_PEER, SIDES, End, EndError, Link, ReadyFor, Side, Transition
 from ratchet.core.naming import node_label
 from ratchet.core.sandbox import Sandbox
 from ratchet.core.schemas import EARLIER_SCHEMA
@@ -62,7 +63,7 @@ def leave(record: Link, side: Side, container_id: str, reason: str, now: datetim
     if record.is_local:
         base, steps = _without_ready(record, side.other)
     base = _without_error(base, side.other)  # it waits again
-    left = base.with_end(side, replace(base.end(side), sandbox=None, ready=None, error=None))
+    left = base.with_end(side, replace(base.end(side), sandbox=None, ready=None, error=None, resets=()))
     return replace(
         left,
         expected_on=_expected_after_leave(record, side),
@@ -78,7 +79,7 @@ def mark_ready(record: Link, side: Side, now: datetime) -> Link:
     for one in sides:
         updated = _without_error(updated, one)
         if not updated.is_ready(one):
-            updated = updated.with_end(one, replace(updated.end(one), ready=updated.due(one)))
+            updated = updated.with_end(one, replace(updated.end(one), ready=updated.due(one), resets=()))
             steps.append((MARKED_READY[one], updated))
     what = "both ends are ready" if len(sides) == 2 else f"{side} is ready"
     return _with_history(updated, record, steps, f"{what} ({record.kind})", now)
@@ -168,13 +169,24 @@ def _renewed(record: Link, wanted: Link) -> tuple[Link, list[Move]]:
         return record, []
     reencapsulated = record.encapsulation != wanted.encapsulation
     primary, pair = (
-        replace(new, sandbox=old.sandbox, ready=_disconnected(old.ready) if reencapsulated else old.ready)
+        replace(
+            new,
+            sandbox=old.sandbox,
+            ready=_disconnected(old.ready) if reencapsulated else old.ready,
+            resets=_resets(record, old, new),
+        )
         for old, new in ((record.primary, wanted.primary), (record.pair, wanted.pair))
     )
     renewed = replace(
         record, encapsulation=wanted.encapsulation, generation=record.generation + 1, primary=primary, pair=pair
     )
     return renewed, [(LOST[side], renewed) for side in SIDES if record.is_ready(side)]
+
+
+def _resets(record: Link, old: End, new: End) -> tuple[str, ...]:
+    if old.ready is None or record.schema == EARLIER_SCHEMA:
+        return ()
+    return resets(old.properties, new.properties, old.resets)
 
 
 def _disconnected(ready: ReadyFor | None) -> ReadyFor | None:

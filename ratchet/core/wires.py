@@ -143,7 +143,7 @@ def _port(record: Link, side: Side, mtu: int, location: Location) -> InterfaceSp
         rate=wanted.rate,
         sends=wanted.state is not EndState.CUT,
         renewed=record.generation > 1,
-        edited=end.ready is not None and end.ready.generation < record.generation,
+        resets=end.resets,
         cookie=location.cookie,
         index=location.index,
         slot=location.slot if record.wiring is Wiring.PANEL else None,

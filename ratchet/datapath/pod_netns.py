@@ -14,6 +14,7 @@ from ratchet.datapath import ethtool, messages, sysctl, tc, tunnel_guard
 from ratchet.datapath.netns import Netns, inside, open_netns, refuse_host
 from ratchet.datapath.parse import NUD_LASTING, ObservedLink, neighbours_of, observe_link, read_link
 from ratchet.datapath.rtnetlink import Channel, NetlinkReply, RefusedError
+from ratchet.datapath.settings import reset_settings, with_settings
 from ratchet.errors import DatapathError, ForeignInterfaceError, NamespaceGoneError
 
 IPV6_LEAST_MTU = 1280  # RFC 8200, section 5
@@ -37,7 +38,7 @@ class OpenPod:
             )
         except RefusedError as refusal:
             raise DatapathError(f"cannot read {self}: {refusal.strerror}") from refusal
-        has_settings = self.spec.sysctls or not self.spec.offloads or self.spec.edited
+        has_settings = self.spec.sysctls or not self.spec.offloads or self.spec.resets
         if link is None or not self.spec.owns(link.device) or not has_settings:
             return link
         return replace(link, device=self._with_settings(link.device))
@@ -102,24 +103,23 @@ class OpenPod:
         """Change an existing interface to match the specification. One that its pod has set down stays down."""
         if device.mtu != self.spec.mtu:
             self.do(messages.sized(device.index, self.spec.mtu))
-        if self.spec.edited:
-            self._reset(device)
-        elif self.spec.txqlen not in (None, device.txqlen):
+        if self.spec.txqlen not in (None, device.txqlen):
             self.do(messages.changed(device.index, self.spec.txqlen))
+        self._reset(device)
         self.tune()
         self.finish(device.index, link, device)
 
     def _reset(self, device: Device) -> None:
-        """Set the MAC address, and give the values of a new interface to what the specification leaves open."""
-        txqlen = DEFAULT_TXQLEN if self.spec.txqlen is None else self.spec.txqlen
-        self.do(messages.changed(device.index, txqlen, self.spec.mac))
-        if not self.spec.offloads or device.offloads:
+        """Give the values of a new interface to what an earlier specification has set (`InterfaceSpec.resets`)."""
+        if not (resets := self.spec.resets):
             return
+        txqlen = DEFAULT_TXQLEN if "txqlen" in resets else None
+        self.do(messages.changed(device.index, txqlen, self.spec.mac if "mac" in resets else ""))
         try:
             with inside(self.netns):
-                ethtool.enable_offloads(self.spec.ifname, gro=device.kind == "vxlan")
+                reset_settings(self.spec, device)
         except OSError as error:
-            raise self.failed(f"cannot turn offloads on: {error.strerror}") from error
+            raise self.failed(f"cannot reset settings: {error.strerror}") from error
 
     def take_down(self, device: Device | None) -> bool:
         """Delete an interface; a vEth's peer goes with it, and a tunnel's place in the guard.
@@ -193,11 +193,9 @@ class OpenPod:
     def _with_settings(self, device: Device) -> Device:
         try:
             with inside(self.netns):
-                sysctls = sysctl.read_sysctls(self.spec.ifname, (name for name, _ in self.spec.sysctls))
-                offloads = (self.spec.offloads and not self.spec.edited) or ethtool.has_offloads(self.spec.ifname)
+                return with_settings(self.spec, device)
         except OSError as error:
             raise DatapathError(f"cannot read the settings of {self}: {error.strerror}") from error
-        return replace(device, sysctls=sysctls, offloads=offloads)
 
     def _set(self, setting: Sysctl) -> None:
         name, value = setting

@@ -10,6 +10,7 @@ from pathlib import Path
 from ratchet.core.endpoint_spec import IFNAME, Sysctl
 
 # In a container /proc/sys is read-only, so the host's is mounted too. Both show the opening thread's namespace.
+_DEFAULT = "default"  # the settings of new interfaces, in the place of an interface's name
 MOUNTED = "/host/proc/sys/net"
 _SETTINGS = "/host/proc/sys" if Path(MOUNTED).is_dir() else "/proc/sys"
 
@@ -31,6 +32,18 @@ def write_sysctl(ifname: str, sysctl: Sysctl) -> None:
     """Set a sysctl of an interface. Raises OSError, FileNotFoundError if the kernel does not have it."""
     name, value = sysctl
     _write(name, ifname, str(value))
+
+
+def reset_sysctl(ifname: str, name: str) -> None:
+    """Give a sysctl of an interface the value of a new interface. Raises OSError."""
+    _write(name, ifname, Path(_path(name, _DEFAULT)).read_text())
+
+
+def stale_sysctls(ifname: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Those of the named sysctls that have another value than a new interface. Raises OSError."""
+    names = tuple(names)
+    new = dict(read_sysctls(_DEFAULT, names))
+    return tuple(name for name, value in read_sysctls(ifname, names) if new.get(name, value) != value)
 
 
 def read_sysctls(ifname: str, names: Iterable[str]) -> tuple[Sysctl, ...]:

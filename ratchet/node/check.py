@@ -75,7 +75,7 @@ def _faults(call: Call, store: Store, entry: SandboxEntry, end: HeldEnd) -> tupl
             wire = replace(wire, carrier=observed.near.carrier, guard=wire.guard if guarded is None else guarded)
             # An earlier version's tunnels have the local bypass, and without an agent nothing turns it off.
             options = tuple(option for option in observed.near.options if option != "localbypass")
-            observed = replace(observed, near=replace(observed.near, options=options, far_up=None))
+            observed = replace(observed, near=replace(observed.near, options=options, far_up=None, complete=None))
         elif is_panel_wire(wire):
             observed = _with_carrier(observed, isinstance(wire, PatchWire))
         return tuple(f"{end.link}: {fault}" for fault in differences(wire, _with_flushed(wire, observed)))

@@ -14,6 +14,7 @@ from ratchet.cli.declarations import Declarations, Files
 from ratchet.cli.link_changes import Change, LinkChange, link_changes
 from ratchet.core.model import State
 from ratchet.core.pod import Topology
+from ratchet.datapath import ethtool, netns
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.testbed import wait_for
 from tests.support.cluster import Cluster
@@ -96,6 +97,8 @@ def generation(cluster: Cluster, link: str = LINK) -> int | None:
 def test_an_edit_of_settings_changes_the_running_interfaces(cluster: Cluster, node_of_y: str, wiring: str) -> None:
     x, y = linked(cluster, node_of_y, topology({}, wiring))
     before = indexes(cluster, x, y)
+    own = "echo 1 > /proc/sys/net/ipv4/conf/in1/arp_announce"
+    subprocess.run(command_in(x[1].netns, "sh", "-c", own), check=True)
     with pinging(cluster, x, TO_Y):
         for made, edit in enumerate(EDITS.values(), 2):
             cluster.bed.edit_topology("lab", topology(edit, wiring))
@@ -125,6 +128,15 @@ def assert_edited(cluster: Cluster, x: Placed, y: Placed, edit: dict[str, object
     assert ("10.9.0.0/16" in ip("-n", x[1].netns, "route")) is ("routes" in edit)
     tc = subprocess.run(command_in(x[1].netns, "tc", "qdisc", "show", "dev", "in1"), check=True, capture_output=True)
     assert (b"100Mbit" in tc.stdout) is ("rate" in edit)
+    assert (sysctl_of(x, "rp_filter") == "2") is ("sysctls" in edit)
+    assert sysctl_of(x, "arp_announce") == "1", "the pod has set it"
+    with netns.open_netns(x[1].path) as opened, netns.inside(opened):
+        assert ethtool.has_offloads("in1") is ("offloads" not in edit)
+
+
+def sysctl_of(placed: Placed, name: str) -> str:
+    command = command_in(placed[1].netns, "cat", f"/proc/sys/net/ipv4/conf/in1/{name}")
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.mark.parametrize("wiring", ["direct", "panel"])

@@ -21,8 +21,9 @@ from ratchet.agent.membership import Membership
 from ratchet.cni.command import Command
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
+from ratchet.core.interface import DEFAULT_TXQLEN
 from ratchet.core.kinds import Wiring
-from ratchet.core.model import Link, Side, State
+from ratchet.core.model import End, Link, Side, State
 from ratchet.core.pod import Pod, PodRef, Topology
 from ratchet.core.sandbox import Sandbox
 from ratchet.core.state_machine import derive
@@ -452,8 +453,17 @@ class Edit:
                 return
             if not self._is_linked(world, texts.get(new), (self.second, self.other)):
                 yield NOT_LINKED
-            if len(world.interfaces) != 2:
+            if len(world.interfaces) != 2 or self._keeps_removed_settings(world):
                 yield OTHER_INTERFACES
+
+    def _keeps_removed_settings(self, world: World) -> bool:
+        """Whether an interface has a queue of another length than declared, or than a new interface."""
+        lengths = {end.properties.txqlen or DEFAULT_TXQLEN for end in self._ends_after()}
+        return any(one.device.txqlen not in lengths for one in world.interfaces)
+
+    def _ends_after(self) -> tuple[End, End]:
+        link = self.after.wanted().links[0].link
+        return link.primary, link.pair
 
     def _lost_its_cable(self, world: World, wanted: WantedLink) -> bool:
         """Whether the interface of `first`, which both links have in panel wiring, is gone."""

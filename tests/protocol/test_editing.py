@@ -64,12 +64,15 @@ def moved_live(x: str, y: str, z: str, wiring: str = "direct", **more: bool) -> 
     return Edit(before, after, first, first, sandbox_in(before, "y"), other, live=True, **more)
 
 
-def adjusted(p: str, q: str, edit: str, wiring: str = "direct", **more: bool) -> Edit:
-    """A topology changes a setting of the link between p:in1 and q:in1 while both pods run on these nodes."""
+def adjusted(p: str, q: str, edit: str, wiring: str = "direct", *, before: str = "mtu: null") -> Edit:
+    """The link between p:in1 and q:in1 of a topology has `edit` instead of `before`, while both pods run.
+
+    The arguments are the nodes of the pods.
+    """
     pods, link = (pod_of("p", p), pod_of("q", q)), (("p:in1", "q:in1"),)
-    before, after = (Declared(pods, link, f"wiring: {wiring}{more_text}") for more_text in ("", f", {edit}"))
-    first, left = sandbox_in(before, "p"), sandbox_in(before, "q")
-    return Edit(before, after, first, first, left, left, live=True, **more)
+    earlier, later = (Declared(pods, link, f"wiring: {wiring}, {text}") for text in (before, edit))
+    first, left = sandbox_in(earlier, "p"), sandbox_in(earlier, "q")
+    return Edit(earlier, later, first, first, left, left, live=True)
 
 
 def renamed(p: str, q: str, *, workers: int = 1, **more: bool) -> Edit:
@@ -108,6 +111,8 @@ SCENES = {
     "adjusted, VXLAN": adjusted("A", "B", "mtu: 1400"),
     "adjusted, patch": adjusted("A", "A", "mtu: 1400", "panel"),
     "adjusted, panel, VXLAN": adjusted("A", "B", "mtu: 1400", "panel"),
+    "a setting is removed, VXLAN": adjusted("A", "B", "mtu: null", before="txqlen: 5"),
+    "a setting is removed, panel": adjusted("A", "A", "mtu: null", "panel", before="txqlen: 5"),
     "held down, patch": adjusted("A", "A", "state: down", "panel"),
     "held down, VXLAN": adjusted("A", "B", "state: down", "panel"),
     "cut, patch": adjusted("A", "A", "state: [down, up]", "panel"),
@@ -251,6 +256,13 @@ def editing_within_a_generation() -> Iterator[None]:
 
 
 @contextmanager
+def forgetting_what_is_removed() -> Iterator[None]:
+    """The record does not name the settings that an edit has removed."""
+    with patch.object(record_updates, "_resets", lambda *_: ()):
+        yield
+
+
+@contextmanager
 def holding_both_ends_at_once() -> Iterator[None]:
     """The pass of one end records that both ends of a link on one node are held down."""
     with patch.object(Link, "built_with", lambda _record, side: (side, side.other)):
@@ -298,6 +310,11 @@ MUTATIONS: dict[str, Witness] = {
     "an edit is not recorded": (keeping_the_recorded_declaration, adjusted("A", "B", "mtu: 1400"), OLD_LINK_LEFT),
     "an edit has no generation": (editing_within_a_generation, adjusted("A", "B", "mtu: 1400"), FALSE_CLAIM),
     "the peer keeps an undeclared link": (waiting_for_the_peer_to_leave, moved_live("A", "B", "A"), OLD_LINK_LEFT),
+    "a removed setting is forgotten": (
+        forgetting_what_is_removed,
+        SCENES["a setting is removed, VXLAN"],
+        OTHER_INTERFACES,
+    ),
     "both ends held down at once": (holding_both_ends_at_once, SCENES["held down, patch"], FALSE_CLAIM),
     "no interface is handed over": (removing_every_interface, moved_live("A", "B", "A", "panel"), CABLE_LOST),
     "interfaces stay": (leaving_interfaces_behind, moved("A", "B", "A", restarted=True), OTHER_INTERFACES),

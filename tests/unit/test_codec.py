@@ -401,6 +401,17 @@ def test_a_lease_without_the_name_of_a_vni_lease_is_ignored(metadata: Mapping[st
     assert decode_vni_lease({"metadata": metadata, "spec": {"holderIdentity": "u"}}) is None
 
 
+def test_the_settings_to_reset_are_in_records_of_the_current_schema() -> None:
+    names = ("mac", "net.ipv4.conf.IFNAME.rp_filter")
+    encoded = encode_link(full().with_end(Side.PAIR, replace(full().pair, resets=names)))
+    decoded = decode_link(encoded)
+    assert {decoded.primary.resets, decoded.pair.resets} == {(), names}
+    (key,) = (key for key in encoded["data"] if key.endswith(".resets"))
+    encoded["data"][key] += ", net.ipv4.ip_forward"
+    with pytest.raises(MalformedRecordError, match=r"resets is .*not a sysctl of an interface"):
+        decode_link(encoded)
+
+
 def test_a_pod_is_decoded_with_the_fields_that_ratchet_uses() -> None:
     metadata: Json = {"namespace": "default", "name": "a", "uid": "u", "creationTimestamp": "2026-03-04T05:06:07Z"}
     ref = PodRef("default", "a", "u")

@@ -257,3 +257,14 @@ def test_a_record_in_direct_wiring_has_no_key_of_the_wiring() -> None:
 
 def test_the_addresses_of_a_cable_are_those_of_the_declaration() -> None:
     assert wire_at(waiting()).near.addresses == (ip_interface("192.168.2.100/24"),)
+
+
+def test_a_pass_corrects_what_its_process_takes_the_link_for() -> None:
+    """While the far pod has shut its end, the cable's carrier is the same whether or not the link is complete."""
+    wire = wire_at(with_ready(tunnelled(), PRIMARY, PAIR))
+    seen = {"carrier": False, "far_up": False}
+    assert differences(wire, matching(wire, **seen, complete=True)) == ()
+    assert differences(wire, matching(wire, **seen)) == ()
+    assert differences(wire, matching(wire, **seen, complete=False)) == ("in1 is held without carrier",)
+    held = wire_at(tunnelled())
+    assert differences(held, matching(held, complete=True)) == ("in1 has carrier while its peer is gone",)

@@ -181,7 +181,7 @@ def _tunnelled(link: _OpenLink, wire: VxlanWire, cable: ObservedCable) -> Device
     at = link.near.panel.cookie, tunnel.index, wire.link
     if wired:
         note_observed(*at, wire.carrier)
-    device = with_tunnel(cable.device, tunnel, tunnel_state(*at).far_up, wired=wired)
+    device = with_tunnel(cable.device, tunnel, tunnel_state(*at), wired=wired)
     return replace(device, entries=tunnel.entries, guarded=tunnel.guarded)
 
 

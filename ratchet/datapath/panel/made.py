@@ -7,7 +7,7 @@ from dataclasses import replace
 from ratchet.core.interface import Device
 from ratchet.datapath.panel.cables import ObservedCable, OpenCable
 from ratchet.datapath.panel.devices import PanelDevice
-from ratchet.datapath.panel.tunnel_state import tunnel_state
+from ratchet.datapath.panel.tunnel_state import TunnelState, tunnel_state
 
 
 def made_patch(seen: ObservedCable) -> Device | None:
@@ -26,16 +26,17 @@ def made_with_tunnel(cable: OpenCable, seen: ObservedCable, tunnel: Device) -> D
     """The device of a cable that is patched to its tunnel. The guard and the forwarding entries are not read."""
     if seen.device is None or seen.end is None:
         return seen.device
-    far_up = tunnel_state(cable.panel.cookie, tunnel.index, cable.link).far_up
-    return with_tunnel(seen.device, tunnel, far_up, wired=seen.in_order and tunnel.up)
+    state = tunnel_state(cable.panel.cookie, tunnel.index, cable.link)
+    return with_tunnel(seen.device, tunnel, state, wired=seen.in_order and tunnel.up)
 
 
-def with_tunnel(cable: Device, tunnel: Device, far_up: bool | None, *, wired: bool) -> Device:
+def with_tunnel(cable: Device, tunnel: Device, state: TunnelState, *, wired: bool) -> Device:
     """The device of a cable with the parameters of its tunnel, except the guard and the forwarding entries."""
     return replace(
         cable,
         wired=wired,
-        far_up=far_up,
+        far_up=state.far_up,
+        complete=state.complete,
         vni=tunnel.vni,
         remote=tunnel.remote,
         local=tunnel.local,

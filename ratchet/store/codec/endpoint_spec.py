@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from ratchet.core.endpoint_spec import (
+    LASTING,
     RATE_UNITS,
     EndpointSpec,
     EndState,
@@ -60,6 +61,15 @@ def decode_properties(fields: Mapping[str, str]) -> EndpointSpec:
         rate=_read(fields, "rate", _rate),
         state=_read(fields, "state", EndState) or EndState.UP,
     )
+
+
+def decode_resets(text: str) -> tuple[str, ...]:
+    """The settings to reset (`core.endpoint_spec.resets`). Raises ValueError, whose text begins with the key."""
+    names = tuple(filter(None, text.split(", ")))
+    for name in names:
+        if name not in LASTING and (refusal := why_not(name)) is not None:
+            raise ValueError(f"resets is {text!r:.80}, of which {name!r:.80} cannot be: {refusal}")
+    return names
 
 
 def _read(fields: Mapping[str, str], key: str, read: Callable[[str], Value]) -> Value | None:

@@ -13,13 +13,13 @@ from ratchet.core.sandbox import Sandbox
 from ratchet.core.schemas import EARLIER_SCHEMA
 from ratchet.core.shared import shared_address, shared_text
 from ratchet.store.codec import NO_TEXTS, NUMBER, decode_moment, decode_number, encode_moment
-from ratchet.store.codec.endpoint_spec import END_PROPERTIES, decode_properties, encode_properties
+from ratchet.store.codec.endpoint_spec import END_PROPERTIES, decode_properties, decode_resets, encode_properties
 
 _COOKIES = range(1 << 63)
 _UNDERLAY_MTUS = range(1, 1 << 31)
 _SANDBOX_KEYS = {"pod", "uid", "mirror", "node", "vtep", "sandbox", "netns", "cookie", "stands", "ready"}
 # Written in schema 2 only: agents that write schema 1 take unknown keys for notes, and keep them.
-_LATER_KEYS = {"underlay_mtu", "vteps", "error"}
+_LATER_KEYS = {"underlay_mtu", "vteps", "error", "resets"}
 LEFT_KEYS = _SANDBOX_KEYS | _LATER_KEYS
 _END_KEYS = END_PROPERTIES | {"name", "ifname", "addresses"} | _SANDBOX_KEYS | _LATER_KEYS
 
@@ -52,6 +52,8 @@ def encode_end(prefix: str, end: End, schema: int) -> dict[str, str]:
         fields[key] = f"{end.ready.sandbox} {word} {end.ready.peer} generation {end.ready.generation}"
     if end.error and schema != EARLIER_SCHEMA:
         fields["error"] = f"{encode_moment(end.error.at)} {end.error.text}"
+    if end.resets and schema != EARLIER_SCHEMA:
+        fields["resets"] = ", ".join(end.resets)
     return {f"{prefix}.{key}": value for key, value in fields.items()}
 
 
@@ -92,6 +94,7 @@ def _decode_fields(namespace: str, fields: Mapping[str, str], schema: int) -> En
         sandbox=sandbox,
         ready=_decode_ready(key, word, ready) if ready else None,
         error=_decode_error(fields["error"]) if "error" in fields and schema != EARLIER_SCHEMA else None,
+        resets=decode_resets(fields["resets"]) if "resets" in fields and schema != EARLIER_SCHEMA else (),
     )
 
 

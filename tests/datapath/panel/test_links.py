@@ -16,7 +16,7 @@ from ratchet.datapath import build, make, messages, observe
 from ratchet.datapath.panel.cables import cables_of
 from ratchet.datapath.panel.leftovers import sweep
 from ratchet.datapath.panel.namespace import Panel
-from ratchet.datapath.panel.patches import Patch, set_patch
+from ratchet.datapath.panel.patches import Patch, set_direction, set_patch
 from ratchet.datapath.panel.tunnels import tunnel_named
 from ratchet.datapath.rtnetlink import Channel
 from ratchet.dev.testbed import wait_for
@@ -345,11 +345,13 @@ def test_a_peer_whose_cable_goes_meanwhile_is_waited_for(
     """DEL removes all cables of a pod at once, without the locks of its links."""
     wire = patched(panels)
 
-    def set_patch_after_removal(channel: Channel, index: int, target: int, *, patch: Patch | None = None) -> bool:
+    def set_after_removal(
+        channel: Channel, index: int, target: int, *, sends: bool, patch: Patch | None = None
+    ) -> None:
         remove(wire.far)
-        return set_patch(channel, index, target, patch=patch)
+        set_direction(channel, index, target, sends=sends, patch=patch)
 
-    monkeypatch.setattr("ratchet.datapath.panel.links.set_patch", set_patch_after_removal)
+    monkeypatch.setattr("ratchet.datapath.panel.links.set_direction", set_after_removal)
     pods.run("panel", "tc", "qdisc", "del", "dev", panels_end(wire), "clsact")
     assert build(wire).far is None
 
