@@ -49,10 +49,8 @@ def _median(near: int, far: int) -> float:
         plain = Wires(bed).veth()
         ensure(replace(plain, near=replace(plain.near, index=near), far=replace(plain.far, index=far)))
         with bed.inside("pod-b"):
-            events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            events = link_events()
         with events, open_netns(bed.path("pod-a")) as netns, Channel(netns) as pod:
-            events.settimeout(SECONDS)
-            events.bind((0, RTMGRP_LINK))
             return statistics.median(_timed(pod, near, events, far) for _ in range(ROUNDS))
 
 
@@ -61,10 +59,10 @@ def _timed(pod: Channel, near: int, events: socket.socket, far: int) -> float:
     time.sleep(PAUSE)
     begun = time.perf_counter()
     pod.do(_administrative(near, up=False))
-    _await_carrier(events, far, has=False)
+    await_carrier(events, far, has=False)
     spent = time.perf_counter() - begun
     pod.do(_administrative(near, up=True))
-    _await_carrier(events, far, has=True)
+    await_carrier(events, far, has=True)
     return spent * 1e3
 
 
@@ -73,7 +71,16 @@ def _administrative(index: int, *, up: bool) -> bytearray:
     return message(RTM_NEWLINK, ACT, IFINFOMSG.pack(0, 0, 0, index, IFF_UP if up else 0, IFF_UP))
 
 
-def _await_carrier(events: socket.socket, index: int, *, has: bool) -> None:
+def link_events() -> socket.socket:
+    """A socket with the events of all links in the calling thread's namespace. It times out after SECONDS."""
+    events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    events.settimeout(SECONDS)
+    events.bind((0, RTMGRP_LINK))
+    return events
+
+
+def await_carrier(events: socket.socket, index: int, *, has: bool) -> None:
+    """Wait for the event that a link has gained or lost its carrier."""
     while True:
         for _, kind, _, raw in split_messages(events.recv(1 << 16)):
             _, _, _, changed, flags, _ = IFINFOMSG.unpack_from(raw, HEADER.size)

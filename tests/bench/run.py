@@ -23,6 +23,7 @@ from tests.bench import (
     bench_agent,
     bench_carrier,
     bench_datapath,
+    bench_edits,
     bench_fairness,
     bench_guard,
     bench_many,
@@ -85,6 +86,8 @@ def _measured() -> list[Row]:
     rows += bench_memory.measure(report, PREFIXES[0])
     print("==> Panel wiring, compared with direct wiring", flush=True)
     rows += bench_wirings.measure(report, PREFIXES[0])
+    print("==> Edits of a topology while its pods run", flush=True)
+    rows += bench_edits.measure(report, PREFIXES[0])
     print("==> The datapath alone, compared with ip -batch", flush=True)
     rows += bench_datapath.measure(report)
     rows += bench_carrier.measure(report)

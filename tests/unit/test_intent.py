@@ -534,3 +534,23 @@ def test_the_links_of_a_namespace_are_counted_once(lists: list[str], topology: s
     pods = [Pod(PodRef("ns", "a", "a"), {"ratchet": "true"}, {"ratchet.links": one}) for one in lists]
     topologies = [Topology("ns", "lab", topology)] if topology else []
     assert wanted_links(pods, topologies=topologies).namespace_links == count
+
+
+@pytest.mark.parametrize(
+    ("lines", "live"),
+    [
+        (["- endpoints: [a:in1, b:in2]"], True),
+        (["- {endpoints: [a:in1, b:in2], on_edit: restart}"], False),
+        (["- endpoints: [a:in1, b:in2]", "- {endpoints: [b:in2, a:in1], on_edit: restart}"], False),
+    ],
+)
+def test_running_pods_follow_edits_of_a_link_that_only_live_topologies_declare(lines: list[str], live: bool) -> None:
+    topologies = [Topology("default", f"lab-{number}", line) for number, line in enumerate(lines)]
+    (link,) = wanted_links([pod("a"), pod("b")], topologies=topologies).links
+    assert link.live is live
+    (declared,) = wanted_links([primary_pod("a", "b"), pod("b")]).links
+    assert not declared.live
+    both = wanted_links(
+        [annotated(pod("a"), links="- {peer: b, ifname: in1, peer_ifname: in2}"), pod("b")], topologies=topologies
+    )
+    assert not both.links[0].live

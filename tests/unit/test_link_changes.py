@@ -263,12 +263,12 @@ def test_what_a_running_pod_declares_itself_waits_for_its_restart(wiring: Wiring
     assert changed(now, Files(pods=[manifest(x)]), made) == {LINK: LinkChange(LINK, Change.RESTART, (gone,))}
 
 
-def test_a_link_that_a_topology_and_a_pod_declare_is_removed_from_the_other_pod_only() -> None:
+def test_a_link_that_a_topology_and_a_pod_declare_stays_until_a_restart() -> None:
     x, y = running("x"), running("y")
     now = Declarations([x, listing(y, {**TO_Y, "peer": "x"})], [topology(item())])
     found = changed(now, Files(pods=[manifest(y)], topologies=[topology()]), records(now))[LINK]
     stays = "wants a restart of pod default/y: nothing asks for it any more"
-    assert found == LinkChange(LINK, Change.REMOVED, ("e1 of pod x is removed", stays))
+    assert found == LinkChange(LINK, Change.RESTART, (stays,))
 
 
 def test_a_pod_that_started_without_links_has_to_restart() -> None:

@@ -191,7 +191,7 @@ def _as_one(first: WantedLink, same: Sequence[WantedLink]) -> WantedLink:
     if (link.name, link.primary, link.pair) != (name, primary, pair):
         link = replace(link, name=name, primary=primary, pair=pair)
     pods = first.pod(side), first.pod(side.other)
-    live = first.live and all(one.live for one in same if one.declarer is None)
+    live = all(one.live for one in same)  # what a pod declares too is fixed while it runs
     return WantedLink(link, *pods, first.declarer, first.place, first.wiring, live, tuple(same))
 
 

@@ -16,7 +16,7 @@ from ratchet.datapath import build, make, messages, observe
 from ratchet.datapath.panel.cables import cables_of
 from ratchet.datapath.panel.leftovers import sweep
 from ratchet.datapath.panel.namespace import Panel
-from ratchet.datapath.panel.patches import Patch, set_direction, set_patch
+from ratchet.datapath.panel.patches import Patch, set_direction
 from ratchet.datapath.panel.tunnels import tunnel_named
 from ratchet.datapath.rtnetlink import Channel
 from ratchet.dev.testbed import wait_for
