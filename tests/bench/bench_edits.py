@@ -38,9 +38,8 @@ class Linked:
     paths: tuple[str, ...]
 
     def topology(self, state: str) -> str:
-        return json.dumps(
-            [{"endpoints": [f"{name}:{INTERFACE}" for name in self.names], "wiring": "panel", "state": state}]
-        )
+        endpoints = [f"{name}:{INTERFACE}" for name in self.names]
+        return json.dumps([{"endpoints": endpoints, "wiring": "panel", "state": state}])
 
 
 def measure(report: Report = print, prefix: str | None = None) -> list[Row]:
@@ -82,10 +81,8 @@ def _edits(bed: ApiProcessBed, place: str, linked: Linked, report: Report) -> li
                 watches.append(watched)
     p50, p99 = statistics.median(carriers), statistics.quantiles(carriers, n=100, method="inclusive")[-1]
     report(f"edit to loss of carrier at both ends, {place}: p50 {p50:.0f} ms, p99 {p99:.0f} ms of {ROUNDS}")
-    watch, name = (
-        f"event in a watch p50 {statistics.median(watches):.1f} ms",
-        f"edits: state: down to no carrier, {place}",
-    )
+    watch = f"event in a watch p50 {statistics.median(watches):.1f} ms"
+    name = f"edits: state: down to no carrier, {place}"
     return [Row(f"{name}, p50", p50, "ms", watch), Row(f"{name}, p99", p99, "ms", watch)]
 
 
