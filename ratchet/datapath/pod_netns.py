@@ -14,7 +14,7 @@ from ratchet.datapath import ethtool, messages, sysctl, tc, tunnel_guard
 from ratchet.datapath.netns import Netns, inside, open_netns, refuse_host
 from ratchet.datapath.parse import NUD_LASTING, ObservedLink, neighbours_of, observe_link, read_link
 from ratchet.datapath.rtnetlink import Channel, NetlinkReply, RefusedError
-from ratchet.datapath.settings import reset_settings, with_settings
+from ratchet.datapath.settings import announcing_addresses, reset_settings, with_settings
 from ratchet.errors import DatapathError, ForeignInterfaceError, NamespaceGoneError
 
 IPV6_LEAST_MTU = 1280  # RFC 8200, section 5
@@ -114,9 +114,9 @@ class OpenPod:
         if not (resets := self.spec.resets):
             return
         txqlen = DEFAULT_TXQLEN if "txqlen" in resets else None
-        self.do(messages.changed(device.index, txqlen, self.spec.mac if "mac" in resets else ""))
         try:
-            with inside(self.netns):
+            with inside(self.netns), announcing_addresses(self.spec.ifname):
+                self.do(messages.changed(device.index, txqlen, self.spec.mac if "mac" in resets else ""))
                 reset_settings(self.spec, device)
         except OSError as error:
             raise self.failed(f"cannot reset settings: {error.strerror}") from error

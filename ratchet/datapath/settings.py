@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
+from ratchet.core.endpoint_spec import IFNAME
 from ratchet.core.interface import Device, InterfaceSpec
 from ratchet.datapath import ethtool, sysctl
+
+# Documentation/networking/ip-sysctl.rst: gratuitous ARP and unsolicited neighbour advertisements.
+_ANNOUNCING = (f"net.ipv4.conf.{IFNAME}.arp_notify", f"net.ipv6.conf.{IFNAME}.ndisc_notify")
 
 
 def with_settings(spec: InterfaceSpec, device: Device) -> Device:
@@ -17,6 +23,19 @@ def with_settings(spec: InterfaceSpec, device: Device) -> Device:
         offloads=assumed or ethtool.has_offloads(spec.ifname),
         stale_sysctls=sysctl.stale_sysctls(spec.ifname, (name for name in spec.resets if "." in name)),
     )
+
+
+@contextmanager
+def announcing_addresses(ifname: str) -> Iterator[None]:
+    """Within the block, the kernel announces a new MAC address of an interface to its neighbours. Raises OSError."""
+    before = sysctl.read_sysctls(ifname, _ANNOUNCING)
+    for name, _ in before:
+        sysctl.write_sysctl(ifname, (name, 1))
+    try:
+        yield
+    finally:
+        for setting in before:
+            sysctl.write_sysctl(ifname, setting)
 
 
 def reset_settings(spec: InterfaceSpec, device: Device) -> None:
