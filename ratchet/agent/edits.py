@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ratchet.core.intent import WantedLink
+from ratchet.core.intent import WantedLink, names_of
+from ratchet.core.intent.topologies import Faulty, drawn_links
 from ratchet.core.model import Link, Side
+from ratchet.core.pod import Pod, Topology
 from ratchet.node.journal import HeldEnd, SandboxEntry
 
 
@@ -44,6 +46,25 @@ def has_peer(record: Link | None, entry: SandboxEntry) -> bool:
 def is_kept(end: HeldEnd, record: Link | None, entry: SandboxEntry) -> bool:
     """Whether the peer keeps an end whose link is undeclared: it does, unless the end follows a topology's edits."""
     return not end.live and has_peer(record, entry)
+
+
+def is_drawn(end: HeldEnd, own: str, pods: Iterable[Pod], topologies: Iterable[Topology]) -> bool:
+    """Whether a topology has an end's link, under the names with which it was taken or any other of its pods.
+
+    `own` is the own name of the end's pod. What the labels of a running pod say now does not count: without them, the
+    link may look undeclared.
+    """
+    near, far = end.wanted.ends_from(end.side)
+    of_far = {far.name}.union(*(names_of(pod) for pod in pods if far.name in names_of(pod)))
+    for topology in topologies:
+        for drawn in drawn_links(topology, ()):
+            if isinstance(drawn, Faulty):
+                continue
+            ends = {(one.name, one.ifname) for one in (drawn.link.primary, drawn.link.pair)}
+            has_far = any((name, far.ifname) in ends for name in of_far)
+            if has_far and any((name, near.ifname) in ends for name in (near.name, own)):
+                return True
+    return False
 
 
 def replaced(ends: Iterable[HeldEnd], old: HeldEnd, new: HeldEnd | None) -> tuple[HeldEnd, ...]:

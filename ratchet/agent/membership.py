@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ratchet.agent.announce import Announcer
-from ratchet.agent.edits import all_followed, has_peer, is_kept, replaced
+from ratchet.agent.edits import all_followed, has_peer, is_drawn, is_kept, replaced
 from ratchet.agent.events import Reason
 from ratchet.agent.handover import Handover
 from ratchet.agent.liveness import Calls
@@ -237,18 +237,18 @@ class Membership:
         """The pod's declared ends, read from the API; None if a declaration that may have `end` is invalid.
 
         The declarations of a pod with an invalid one do not count, so neither this pod nor its peer may have one. A
-        topology whose pods cannot be read may declare links of any pod.
+        topology whose pods cannot be read may declare links of any pod, one that is not read any link.
         """
-        reserved, namespace = reserved_names(entry), pod.ref.namespace
+        reserved, namespace, peer = reserved_names(entry), pod.ref.namespace, end.wanted.end(end.side.other).name
         pods, topologies = self.store.pods.list(namespace), self.store.topologies.list(namespace)
         wanted = self.store.resolve(pod, pods, topologies, reserved)
-        peer = end.wanted.end(end.side.other).name
         unread = any(one.ref.uid in wanted.refused and peer in names_of(one) for one in pods)
-        if unread or pod.ref.uid in wanted.refused:
+        if unread or not all(names_every_pod(one, {*reserved, "lo"}) for one in topologies):
             return None
-        if not all(names_every_pod(one, {*reserved, "lo"}) for one in topologies):
-            return None
-        return list(wanted.ends_of(pod))
+        own = list(wanted.ends_of(pod))
+        if end.live and end.link not in _by_record(own):
+            unread = not self.store.topologies.enabled or is_drawn(end, pod.ref.name, pods, topologies)
+        return None if unread or pod.ref.uid in wanted.refused else own
 
     # Reporting
 

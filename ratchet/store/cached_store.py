@@ -84,6 +84,10 @@ class CachedTopologies:
         self._topologies = topologies
         self._caches = caches
 
+    @property
+    def enabled(self) -> bool:
+        return self._topologies.enabled
+
     def list(self, namespace: str) -> TopologyList:
         """The topologies of a namespace in the API.
 

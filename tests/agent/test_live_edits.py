@@ -31,7 +31,7 @@ from tests.support.declarations import (
     in_topology,
     place,
 )
-from tests.support.resync import held_at
+from tests.support.resync import held_at, touch
 from tests.support.wired import has_carrier
 
 LINK = "default.x.in1.y.in1"
@@ -314,3 +314,16 @@ def test_edits_do_what_diff_predicts(cluster: Cluster, wiring: str) -> None:
             assert found[link].details[0].endswith("its interface stays" if stays else "its interface is replaced")
             assert found[LINK].change is Change.REMOVED
     assert cluster.show(x[1], "in1")["mtu"] != 1300
+
+
+def test_the_labels_of_a_running_pod_do_not_change_its_links(cluster: Cluster) -> None:
+    x, y = linked(cluster, "b", topology({}, "direct"))
+    before = indexes(cluster, x, y)
+    for labels in ({"ratchet.pod_name": "another"}, {"ratchet": None}):
+        cluster.bed.api.patch(f"{cluster.bed.pods_path}/x", {"metadata": {"labels": labels}})
+        cluster.bed.edit_topology("lab", topology({}, "direct") + "# another edit\n")
+        for node in (cluster.a, cluster.b):
+            cluster.renew(node)
+        touch(cluster.bed, LINK)
+        assert cluster.pings(y[1], TO_X)
+        assert indexes(cluster, x, y) == before

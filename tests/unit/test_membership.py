@@ -50,12 +50,13 @@ class Declared:
         self.recorded = recorded
         self.wiring = Wiring.DIRECT
         self.cache: dict[str, Link] = {}
+        self.enabled = True
 
     def store(self) -> Any:
         return SimpleNamespace(
             links=SimpleNamespace(cache=self.cache),
             pods=SimpleNamespace(list=lambda _: self.pods),
-            topologies=SimpleNamespace(list=lambda _: self.topologies),
+            topologies=SimpleNamespace(list=lambda _: self.topologies, enabled=self.enabled),
             as_recorded=self.as_recorded,
             resolve=lambda pod, pods, topologies, reserved: wanted_links(pods, reserved, topologies).of(pod),
         )
@@ -107,6 +108,34 @@ def test_a_pods_ends_are_known_if_all_possible_declarations_are_readable(
     end = end_of_y()
     declared = membership_with(Declared(pods, topologies))._declared_now(entry_with(end), end, Y)
     assert (declared is not None) is known
+
+
+ASKS_NO_MORE = replace(Y, labels={})
+RENAMED = replace(Y, labels={"ratchet": "true", "ratchet.pod_name": "another"})
+BY_ALIAS = replace(LAB, text='- endpoints: ["x:in1", "router:in1"]')
+
+
+@pytest.mark.parametrize(
+    ("now", "topology", "known"),
+    [
+        (Y, LAB, True),
+        (ASKS_NO_MORE, LAB, False),
+        (RENAMED, LAB, True),  # its record is found by the pod's own name
+        (RENAMED, BY_ALIAS, True),
+        (Y, replace(LAB, text='- endpoints: ["x:in1", "y:in2"]'), True),
+        (Y, replace(LAB, text='- endpoints: ["z:in1", "y:in1"]'), True),
+    ],
+)
+def test_labels_of_a_running_pod_remove_no_link_of_a_topology(now: Pod, topology: Topology, known: bool) -> None:
+    end = replace(end_of_y(), live=True)
+    membership = membership_with(Declared([pod("x"), now], [topology]))
+    assert (membership._declared_now(entry_with(end), end, now) is not None) is known
+
+
+def test_an_agent_that_reads_no_topologies_removes_no_link_of_one() -> None:
+    end, declared = replace(end_of_y(), live=True), Declared([pod("x"), Y])
+    declared.enabled = False
+    assert membership_with(declared)._declared_now(entry_with(end), end, Y) is None
 
 
 @pytest.mark.parametrize("declared", [False, True])
