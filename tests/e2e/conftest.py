@@ -18,6 +18,7 @@ import pytest
 
 from ratchet.dev.building import REPOSITORY
 from ratchet.dev.cluster.cluster import Cluster
+from ratchet.dev.cluster.frr import frr_image
 from ratchet.errors import RatchetError
 from ratchet.store.apiserver import connect
 from ratchet.store.store import ApiStore
@@ -78,6 +79,12 @@ def cluster() -> Iterator[Cluster]:
         yield found
     finally:
         found.down(print_line)
+
+
+@pytest.fixture(scope="session")
+def frr(cluster: Cluster) -> None:
+    """Load the image of FRR, built once, under the name in the examples' manifests."""
+    cluster.load(frr_image(lambda line: print(f"  {line}", flush=True)))
 
 
 @pytest.fixture

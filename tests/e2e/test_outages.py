@@ -11,14 +11,10 @@ from contextlib import contextmanager
 import pytest
 
 from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
-from tests.e2e.world import PAIR, RATCHET, World, pod, primary, wait_for
+from tests.e2e.world import PAIR, RATCHET, World, kill_agent, pod, primary, wait_for
 
 PAIRS = 4
 OUTAGE_SECONDS = 30.0
-
-
-def kill_agent(world: World) -> None:
-    world.a.machine.run("pkill", "-KILL", "-f", "/usr/local/bin/ratchet agent")
 
 
 def roll_agents(world: World) -> None:

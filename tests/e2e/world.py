@@ -210,6 +210,11 @@ def label_side(world: World, node: Node) -> None:
     world.kubectl("label", "node", node.name, f"ratchetside={('left', 'right')[node.number - 1]}")
 
 
+def kill_agent(world: World) -> None:
+    """Send SIGKILL to the agent of node-a. The kubelet starts it again."""
+    world.a.machine.run("pkill", "-KILL", "-f", "/usr/local/bin/ratchet agent")
+
+
 def network_file(node: Node) -> Path:
     """The path of the network configuration that Ratchet's installer writes on a node."""
     return node.machine.folder / "etc/cni/net.d" / CONFIG

@@ -1,0 +1,104 @@
+"""FRR routers in panel wiring keep interfaces and daemons while a neighbour moves or their link is edited."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from itertools import cycle, islice
+from statistics import median
+
+import pytest
+
+from tests.e2e import routers
+from tests.e2e.routers import Observation, observe, wait_until_adjacent
+from tests.e2e.world import World, kill_agent, wait_for
+
+SURVIVORS = ("west", "east")  # of node-a and node-b: each move makes a tunnel of one link, and a patch of the other
+PATH = ("node-a", "node-b", "node-b", "node-a")  # a restart and a move, alternately
+MOVES = 100 if os.environ.get("RATCHET_EXHAUSTIVE") else 20
+MOVE_DURING_WHICH_AN_AGENT_IS_KILLED = 5
+AT_ONCE = 5.0
+
+pytestmark = pytest.mark.usefixtures("frr")
+
+
+@pytest.fixture
+def row(world: World) -> Iterator[World]:
+    """The three routers, with Full adjacencies."""
+    world.apply(routers.topology(), routers.configuration())
+    world.apply(routers.router("west", "node-a"), routers.router("east", "node-b"), routers.router("transit", "node-a"))
+    world.wait("condition=Ready", "pod", "--all")
+    world.wait_until_linked(2)
+    wait_until_adjacent(world)
+    yield world
+    world.delete_pods()
+    world.wait_until_nothing_is_left()
+
+
+@pytest.mark.timeout(0 if os.environ.get("RATCHET_EXHAUSTIVE") else 300)
+def test_routers_keep_their_interface_and_daemons_while_their_neighbour_moves(
+    row: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, seconds = wait_until_adjacent(row), []
+    for number, node in enumerate(islice(cycle(PATH), 1, MOVES + 1), 1):
+        started = time.monotonic()
+        killed = number == MOVE_DURING_WHICH_AN_AGENT_IS_KILLED
+        move_transit(row, node, kill=killed)
+        after = wait_until_adjacent(row)
+        seconds.append(time.monotonic() - started)
+        for name in SURVIVORS:
+            where = f"{name}, move {number} to {node}"
+            assert after[name].identity == before[name].identity, where
+            # An agent that starts while the neighbour is back already has no loss to pass on.
+            losses = {0, 1} if killed and name == "west" else {1}
+            assert carrier_changes(before[name], after[name]) in {(loss, loss) for loss in losses}, where
+        before = after
+    with capsys.disabled():
+        print(f" [{MOVES} moves: {min(seconds):.1f}, {median(seconds):.1f}, {max(seconds):.1f} s]", flush=True)
+
+
+def test_running_routers_follow_edits_of_their_link(row: World) -> None:
+    before = wait_until_adjacent(row)
+
+    row.apply(routers.topology(txqlen=500))
+    wait_for("the queue length", lambda: row.device("west", "eth1")["txqlen"] == 500)
+    edited = wait_until_adjacent(row)
+    for name in SURVIVORS:
+        assert edited[name].identity == before[name].identity
+        assert carrier_changes(before[name], edited[name]) == (0, 0)
+        assert (edited[name].full_ms or 0) > (before[name].full_ms or 0), "the adjacency was interrupted"
+
+    row.apply(routers.topology(mtu=1300))
+    wait_for("the MTU", lambda: observe(row, "west").mtu == 1300)
+    edited = wait_until_adjacent(row)  # ospfd itself leaves an adjacency if the MTU changes
+    for name in SURVIVORS:
+        assert edited[name].identity == before[name].identity
+        assert carrier_changes(before[name], edited[name]) == (0, 0)
+
+    row.apply(routers.topology(mtu=1300, state="down"))
+    wait_for("the loss of the adjacency", lambda: not observe(row, "west").is_adjacent, AT_ONCE)
+    lost = observe(row, "west")
+    assert not lost.has_carrier
+    assert lost.identity == before["west"].identity
+    assert observe(row, "east").is_adjacent, "its link is another one"
+
+    row.apply(routers.topology(mtu=1300, state="up"))
+    restored = wait_until_adjacent(row)
+    for name, changes in (("west", (1, 1)), ("east", (0, 0))):
+        assert restored[name].identity == before[name].identity
+        assert carrier_changes(before[name], restored[name]) == changes
+
+
+def move_transit(world: World, node: str, *, kill: bool) -> None:
+    """Delete the router `transit` and start it on a node. `kill`: with SIGKILL to the agent of node-a meanwhile."""
+    world.kubectl("delete", "pod", "transit", "--wait=false", "--grace-period=1")
+    if kill:
+        kill_agent(world)
+    world.wait("delete", "pod/transit")
+    world.apply(routers.router("transit", node))
+    world.wait("condition=Ready", "pod/transit")
+
+
+def carrier_changes(before: Observation, after: Observation) -> tuple[int, int]:
+    return after.losses - before.losses, after.gains - before.gains
