@@ -78,6 +78,9 @@ class World:
     def b(self) -> Node:
         return self.cluster.nodes()[1]
 
+    def node(self, name: str) -> Node:
+        return next(one for one in self.cluster.nodes() if one.name == name)
+
     # kubectl
 
     def try_kubectl(self, *arguments: str, stdin: str = "", seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
@@ -210,9 +213,9 @@ def label_side(world: World, node: Node) -> None:
     world.kubectl("label", "node", node.name, f"ratchetside={('left', 'right')[node.number - 1]}")
 
 
-def kill_agent(world: World) -> None:
-    """Send SIGKILL to the agent of node-a. The kubelet starts it again."""
-    world.a.machine.run("pkill", "-KILL", "-f", "/usr/local/bin/ratchet agent")
+def kill_agent(node: Node) -> None:
+    """Send SIGKILL to the agent of a node. The kubelet starts it again."""
+    node.machine.run("pkill", "-KILL", "-f", "/usr/local/bin/ratchet agent")
 
 
 def network_file(node: Node) -> Path:
