@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -23,16 +23,23 @@ NETLINK_GET_STRICT_CHK = 12
 
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
-NLM_F_DUMP_INTR = 0x10
+NLM_F_MULTI, NLM_F_ACK, NLM_F_DUMP_INTR = 0x2, 0x4, 0x10
+NLM_F_DUMP = 0x300
 NLM_F_CAPPED = 0x100
 NLM_F_ACK_TLVS = 0x200
 NLMSGERR_ATTR_MSG = 1
+# NEW, DEL, GET and SET follow each other for each kind of object (include/uapi/linux/rtnetlink.h).
+RTM_BASE, GET_OF_BASE = 16, 2
+RTM_NEWLINK, RTM_GETLINK = 16, 18
 
 SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14 and later
 
 TIMEOUT = 10.0  # seconds; the kernel replies within the send, so a timeout means a lost message
 BUFFER = 1 << 17
 INTERRUPTED_DUMPS = 8
+
+_KIND_AND_FLAGS = struct.Struct("=HH")  # of struct nlmsghdr
+_TIMEVAL = struct.Struct("@ll")
 
 
 class RefusedError(OSError):
@@ -54,10 +61,11 @@ class Channel:
     Do not share it between threads. Do not keep one in a pod's namespace open: the namespace would outlive its pod.
     """
 
-    __slots__ = ("_sequence", "_socket")
+    __slots__ = ("_is_route", "_sequence", "_socket")
 
     def __init__(self, netns: Netns | None = None, *, protocol: int = socket.NETLINK_ROUTE) -> None:
         self._sequence = 0
+        self._is_route = protocol == socket.NETLINK_ROUTE
         if netns is None:
             self._socket = _open_socket(protocol)
         else:
@@ -72,13 +80,17 @@ class Channel:
             return 0
 
     def exchange(self, *messages: bytearray) -> list[NetlinkReply]:
-        """Send messages at once and return a reply for each, in order. A refusal does not stop later messages."""
+        """Send messages at once and return a reply for each, in order. A refusal does not stop later messages.
+
+        Route netlink handles the messages in their order, within the send. So only the last one asks for an
+        acknowledgement: each datagram that the kernel need not send saves a call.
+        """
         if not messages:  # the kernel replies to an empty send with nothing or ENODATA
             return []
         answers = {self._number(message): NetlinkReply() for message in messages}
+        waiting = _awaited(dict(zip(answers, messages, strict=True))) if self._is_route else set(answers)
         try:
             self._socket.send(b"".join(messages))
-            waiting = set(answers)
             while waiting:
                 for sequence, kind, flags, raw in split_messages(self._socket.recv(BUFFER)):
                     answer = answers.get(sequence)
@@ -90,6 +102,8 @@ class Channel:
                         waiting.discard(sequence)
                     else:
                         answer.messages.append(raw)
+                        if kind == RTM_NEWLINK and not flags & NLM_F_MULTI:
+                            waiting.discard(sequence)
         except OSError as error:
             raise DatapathError(f"cannot speak to the kernel over netlink: {error}") from error
         return list(answers.values())
@@ -128,9 +142,31 @@ class Channel:
         return self._sequence
 
 
+def _awaited(messages: Mapping[int, bytearray]) -> set[int]:
+    """The sequence numbers after whose last replies all others have arrived: dumps continue after the send.
+
+    Sets NLM_F_ACK accordingly. A link that was requested is the only reply to its request.
+    """
+    awaited = set[int]()
+    for number, (sequence, message) in enumerate(messages.items(), 1):
+        kind, flags = _KIND_AND_FLAGS.unpack_from(message, 4)
+        is_last, is_dump = number == len(messages), _is_get(kind) and flags & NLM_F_DUMP == NLM_F_DUMP
+        if is_last or is_dump:
+            awaited.add(sequence)
+        if not is_dump:
+            asks = is_last and kind != RTM_GETLINK
+            _KIND_AND_FLAGS.pack_into(message, 4, kind, flags | NLM_F_ACK if asks else flags & ~NLM_F_ACK)
+    return awaited
+
+
+def _is_get(kind: int) -> bool:
+    return (kind - RTM_BASE) & 3 == GET_OF_BASE
+
+
 def _open_socket(protocol: int) -> socket.socket:
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-    opened.settimeout(TIMEOUT)
+    # Not settimeout, with which each call polls the socket first.
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(TIMEOUT), 0))
     with suppress(OSError):  # before Linux 4.12 and 4.20: shorter explanations, unfiltered dumps
         for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):  # the oldest first
             opened.setsockopt(SOL_NETLINK, option, 1)
