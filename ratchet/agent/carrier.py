@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # Seconds: between two looks for a panel that is missing or fails, for one event, and between two looks for new tunnels.
 PAUSE_SECONDS, EVENT_SECONDS, PEERS_SECONDS = 0.5, 1.0, 1.0
+# Seconds from one look for events and frames to the next: passes cause many, and each wake-up costs more than a few.
+BATCH_SECONDS = 0.02
 
 
 class Peers(Protocol):
@@ -114,9 +116,11 @@ class CarrierFollower:
                 log.info("carrier follows the pods of this node again")
             while not stopping.is_set():
                 most = EVENT_SECONDS if far_pods is None else far_pods.wait_seconds(EVENT_SECONDS)
-                if any(key.fileobj is watch for key, _ in selector.select(most)):
+                ready, began = selector.select(most), time.monotonic()
+                if any(key.fileobj is watch for key, _ in ready):
                     watch.follow(EVENT_SECONDS)
                 self._follow_tunnels(far_pods)
+                time.sleep(max(0.0, began + BATCH_SECONDS - time.monotonic()))
 
     def _follow_tunnels(self, far_pods: FarPods | None) -> None:
         if far_pods is None:

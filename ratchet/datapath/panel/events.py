@@ -29,6 +29,10 @@ SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h
 class TunnelEnds(Protocol):
     """Who follows the cables that are patched to tunnels."""
 
+    def awaits(self, tunnel: PanelDevice, *, is_news: bool) -> bool:
+        """Whether to call `cable_changed`. Without news, who raised the panel's end has settled its carrier."""
+        ...
+
     def cable_changed(self, channel: Channel, cable: PanelDevice, tunnel: PanelDevice) -> None:
         """A pod may have changed its end, or the panel's end is up now."""
         ...
@@ -155,7 +159,11 @@ class CarrierWatch:
         if other.is_cable:
             if is_news and self._read_target(channel, other.index) == cable.index:
                 settle_carriers(channel, cable, other)
-        elif self._tunnels is not None and observe_patch(channel, other.index).target == cable.index:
+        elif (
+            self._tunnels is not None
+            and self._tunnels.awaits(other, is_news=is_news)
+            and observe_patch(channel, other.index).target == cable.index
+        ):
             self._tunnels.cable_changed(channel, cable, other)
 
     def _read_target(self, channel: Channel, index: int) -> int | None:

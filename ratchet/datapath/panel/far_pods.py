@@ -15,7 +15,7 @@ from ratchet.datapath.panel.devices import PanelDevice
 from ratchet.datapath.panel.namespace import Panel
 from ratchet.datapath.panel.oam import OamSocket
 from ratchet.datapath.panel.tunnel_cables import TunnelCable, read_cable
-from ratchet.datapath.panel.tunnel_state import link_at, note_far_pod
+from ratchet.datapath.panel.tunnel_state import link_at, note_far_pod, tunnel_state
 from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.errors import DatapathError
 
@@ -135,6 +135,12 @@ class FarPods:
                 heard[name] = None
         if heard:
             self._follow(heard)
+
+    def awaits(self, tunnel: PanelDevice, *, is_news: bool) -> bool:
+        """Whether the cable of a tunnel may need another carrier, or its end is to send a frame."""
+        cookie, index = self._panel.cookie, tunnel.index
+        known = tunnel_state(cookie, index, link_at(cookie, index))
+        return is_news or tunnel.ifname in self._ends or known.complete is not True or known.far_up is False
 
     def cable_changed(self, channel: Channel, cable: PanelDevice, tunnel: PanelDevice) -> None:
         """Tell the far panel what the pod of a cable does, and settle its carrier. `channel` is in the panel."""
