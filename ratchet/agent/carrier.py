@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 # Seconds: between two looks for a panel that is missing or fails, for one event, and between two looks for new tunnels.
 PAUSE_SECONDS, EVENT_SECONDS, PEERS_SECONDS = 0.5, 1.0, 1.0
 # Seconds from one look for events and frames to the next: passes cause many, and each wake-up costs more than a few.
-BATCH_SECONDS = 0.02
+BATCH_SECONDS = 0.01
 
 
 class Peers(Protocol):
