@@ -24,7 +24,7 @@ from ratchet.dev.testbed import wait_for
 from tests.support.cluster import CHAINED, Cluster, clean_cluster
 
 THOROUGH = bool(os.environ.get("RATCHET_EXHAUSTIVE"))
-PODS, LINKS, ROUNDS = 60, 200, 100 if THOROUGH else 15
+PODS, LINKS, ROUNDS = 60, 200, 100 if THOROUGH else 8
 TOPOLOGIES = 4
 SECONDS = 120.0  # for a quiet point, on a busy machine
 MTUS = {("direct", "local"): 1500, ("direct", "tunnel"): 1450, ("panel", "local"): 1450, ("panel", "tunnel"): 1450}

@@ -214,7 +214,7 @@ def test_links_prints_a_table_or_json(cluster: Cluster) -> None:
     assert live[:6] == ["default", "primary-pod:in1", "pair-pod:in2", "linked", "vxlan", "11"]
     assert live[6].endswith("s")
     wide = run(cluster, "links", "-o", "wide", "-n", "default").stdout.splitlines()
-    assert wide[-1].split()[6:] == ["direct", "a", "b", LINK]
+    assert wide[-1].split()[6:] == ["direct", "a", "b", "-", LINK]
 
     shown = {one["name"]: one for one in json.loads(run(cluster, "links", "-o", "json").stdout)}
     link = shown[LINK]

@@ -118,10 +118,15 @@ def settle_tunnel_carrier(
 
 
 def lower_partner(channel: Channel, cable: PanelDevice) -> None:
-    """Take the carrier of the cable to which a cable is patched. `channel` is in the panel. Raises DatapathError."""
+    """Take the carrier of the cable to which a cable is patched. `channel` is in the panel. Raises DatapathError.
+
+    A cable that is patched to another device by now keeps it: its pod has another link, or its peer another sandbox.
+    """
     target = observe_patch(channel, cable.index).target
     partner = device_at(channel, target) if target else None
-    if partner is not None and partner.is_cable:
+    if partner is None or not partner.is_cable:
+        return
+    if observe_patch(channel, partner.index).target in (None, 0, cable.index):
         set_carrier(channel, partner, False)
 
 

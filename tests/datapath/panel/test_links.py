@@ -235,6 +235,25 @@ def test_a_removed_end_takes_the_carrier_of_the_other(pods: Bed, panels: Panels,
     assert remove(wire.far) is False
 
 
+@pytest.mark.parametrize("removed", ["the end", "the attachment"])
+def test_a_removed_end_leaves_the_carrier_of_one_that_is_patched_to_another(
+    nodes: Bed, panels: Panels, removed: str
+) -> None:
+    """The survivor of a peer that starts again, or of an edit, can be patched anew before the old end goes."""
+    old, new = (PatchWire("a-b", panels.spec("pod-a", "a"), panels.spec(f"pod-{pod}", "b")) for pod in "bc")
+    for wire in (old, other_side(old), other_side(new), new):
+        build(wire)
+    assert_matches(new, observe(new))
+    if removed == "the end":
+        assert remove(old.far)
+    else:
+        slot = old.far.slot
+        assert slot is not None
+        assert datapath.remove_attachment(slot.path, slot.group)
+    assert_matches(new, observe(new))
+    assert has_carrier(nodes, "pod-a")
+
+
 def test_all_that_an_attachment_has_is_removed_at_once(nodes: Bed, panels: Panels) -> None:
     wire = patched(panels)
     with nodes.inside("node-1"):
