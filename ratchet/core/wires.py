@@ -64,7 +64,7 @@ def wire_of(record: Link, side: Side, underlay: Underlay, here: Location, peer: 
 
 
 def _has_carrier(record: Link, side: Side, underlay: Underlay) -> bool:
-    """Whether the end of a tunnel must have carrier. Without an agent, nobody gives it later."""
+    """Whether the end of a tunnel must have carrier. Without an agent, it has carrier from the start."""
     return not record.is_held_down and (record.is_connected(side.other) or not underlay.has_agent)
 
 

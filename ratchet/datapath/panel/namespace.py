@@ -43,7 +43,7 @@ MS_BIND = 0x1000
 # The panels that this process holds, by path. The lock is for changes.
 _held: dict[str, Panel] = {}
 _holding = threading.Lock()
-# Channels in the held panels that nobody uses now, by cookie. To open one for each call is dear.
+# Idle channels in the held panels, by cookie. A new one for each call costs a setns and a socket.
 _idle: dict[int, list[Channel]] = {}
 IDLE_CHANNELS = 16
 

@@ -239,7 +239,7 @@ def test_a_removed_end_takes_the_carrier_of_the_other(pods: Bed, panels: Panels,
 def test_a_removed_end_leaves_the_carrier_of_one_that_is_patched_to_another(
     nodes: Bed, panels: Panels, removed: str
 ) -> None:
-    """The survivor of a peer that starts again, or of an edit, can be patched anew before the old end goes."""
+    """A peer starts again, or a link is edited: the other pod has its new patch before the old end is removed."""
     old, new = (PatchWire("a-b", panels.spec("pod-a", "a"), panels.spec(f"pod-{pod}", "b")) for pod in "bc")
     for wire in (old, other_side(old), other_side(new), new):
         build(wire)
