@@ -162,7 +162,7 @@ class LinkController:
 
     def _is_verified(self, attempt: Attempt, record: Link, underlay: Underlay) -> bool:
         """Whether the end was verified to be up, usually by a call, and nothing has changed since."""
-        joined = record.sandbox(attempt.side) == attempt.sandbox and not attempt.edits(record)
+        joined = record.sandbox(attempt.side) == attempt.sandbox and not attempt.redeclares(record)
         return joined and self.verified.is_current(record, attempt.side, underlay)
 
     def _remove_unrecorded(self, entry: SandboxEntry, end: HeldEnd) -> None:

@@ -187,8 +187,8 @@ class Membership:
             renamed = self._renamed(end, own)
             # The pod's own declaration holds while it runs: such an end moves, and only to a record that exists.
             if not end.declared or (renamed is not None and self.store.links.get(renamed.link) is not None):
-                heir = None if renamed is not None else self.handover.successor(entry, end, pod, own)
-                self._remove_end(entry, end, reason, renamed, heir)
+                successor = None if renamed is not None else self.handover.successor(entry, end, pod, own)
+                self._remove_end(entry, end, reason, renamed, successor)
         self._undeclared.pop((entry.attachment, end.link), None)
 
     def _renamed(self, end: HeldEnd, own: Iterable[OwnEnd]) -> HeldEnd | None:
@@ -209,11 +209,11 @@ class Membership:
         end: HeldEnd,
         reason: str,
         renamed: HeldEnd | None = None,
-        heir: HeldEnd | None = None,
+        successor: HeldEnd | None = None,
     ) -> None:
         """Remove an end's interface, and the end from its record. `renamed` replaces it in the journal.
 
-        `heir` does too, and the interface stays for it.
+        `successor` does too, and the interface stays for it.
         """
         container_id = entry.attachment.container_id
         with self.journal.lock(end.link):
@@ -221,14 +221,14 @@ class Membership:
             kept = has_peer(record, entry) if renamed is not None else is_kept(end, record, entry)
             if kept or not self.journal.still_wants(entry, end):
                 return
-            if heir is not None:
-                self.handover.rewire(entry, end, heir)
+            if successor is not None:
+                self.handover.rewire(entry, end, successor)
             else:
                 take_down(self.journal, container_id, entry.location(end), end.ifname, end.link)
             RecordWriter(self.store).leave(end.link, container_id, reason)
-            self.journal.change_ends(entry.attachment, lambda ends: replaced(ends, end, renamed or heir))
+            self.journal.change_ends(entry.attachment, lambda ends: replaced(ends, end, renamed or successor))
         log.info('link removed link=%s pod=%s reason="%s"', end.link, entry.pod, reason)
-        if (new := renamed or heir) is not None:
+        if (new := renamed or successor) is not None:
             self.queue.enqueue_link(new.link)
         if entry.pod is not None:
             self.queue.enqueue_pod(entry.pod.namespace, entry.pod.name)  # another link may wait for the interface

@@ -54,7 +54,7 @@ class Attempt:
         """Whether the record takes its declaration from this end: its primary's, or that of the only end."""
         return self.side is Side.PRIMARY or record.primary.sandbox is None
 
-    def edits(self, record: Link) -> bool:
+    def redeclares(self, record: Link) -> bool:
         """Whether the record is to be updated to the declaration of this end, which was edited."""
         return self.live and self.declares(record) and not record.intends_the_same_as(self.wanted)
 
@@ -170,7 +170,7 @@ def plan(
         return Release("another sandbox has taken its place") if joined else Join()
     if holder != attempt.sandbox:  # the node's VTEPs or MTU have changed
         return Join()
-    if attempt.edits(record):
+    if attempt.redeclares(record):
         return Join()
     if record.kind is None or (record.is_local and peer is None):
         return _wait_for_peer(attempt, record, underlay, observed)

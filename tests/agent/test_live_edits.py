@@ -48,7 +48,8 @@ EDITS: dict[str, dict[str, object]] = {
 
 
 def topology(properties: dict[str, object], wiring: str) -> str:
-    return in_topology("x:in1", "y:in1", **{"addresses": [X, Y], "wiring": wiring, **properties})  # type: ignore[arg-type]
+    link = {"endpoints": ["x:in1", "y:in1"], "addresses": [X, Y], "wiring": wiring, **properties}
+    return f"- {json.dumps(link)}\n"
 
 
 def linked(cluster: Cluster, node_of_y: str, text: str) -> tuple[Placed, Placed]:

@@ -541,5 +541,5 @@ def test_an_edit_is_recorded_by_the_primary_or_the_only_end() -> None:
         frozen = replace(live, live=False)
         assert next_step(frozen, record, UNDERLAY_A, joined=True, deleted=False, observed=None) != Join()
     pair = replace(live, side=PAIR, sandbox=own(PAIR))
-    assert not pair.edits(veth())
-    assert pair.edits(joined(None, own(PAIR)))
+    assert not pair.redeclares(veth())
+    assert pair.redeclares(joined(None, own(PAIR)))
