@@ -7,11 +7,12 @@ from types import MappingProxyType
 
 from ratchet.cli.problems import Problem
 from ratchet.cli.topology_faults import topology_faults
+from ratchet.core.endpoint_spec import Address
 from ratchet.core.intent.labels import PAIR_NAME
 from ratchet.core.intent.pods import PRIMARY, absence, asks_for_links, is_primary, setting
 from ratchet.core.intent.resolve import unknown_settings, wanted_links
 from ratchet.core.intent.wanted import Wanted, WantedLink
-from ratchet.core.model import Address, Side
+from ratchet.core.model import Side
 from ratchet.core.pod import Pod, PodRef, Topology
 
 NO_WORKLOADS: Mapping[str, str] = MappingProxyType({})

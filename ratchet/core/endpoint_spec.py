@@ -1,13 +1,25 @@
-"""Declared settings of an end's interface besides its name and addresses, and their text for people."""
+"""Declared settings of an end's interface besides its name, and their text for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
 
 from ratchet.core.packed import Packed
+
+Address = IPv4Interface | IPv6Interface
 
 IFNAME = "IFNAME"  # the interface's name in a sysctl's name
 
@@ -46,6 +58,21 @@ class Route:
             case [to, "via", via, "metric", metric]:
                 return cls(ip_network(to), ip_address(via), int(metric))
         raise ValueError("not '<network> via <address> metric <number>'")
+
+
+class PackedAddresses(Packed[Address]):
+    """Addresses of an end. One of each family, as most ends have, are kept as they are."""
+
+    __slots__ = ()
+    LEAST = 3
+
+    @staticmethod
+    def to_text(item: Address) -> str:
+        return str(item)
+
+    @staticmethod
+    def from_text(text: str) -> Address:
+        return ip_interface(text)
 
 
 class PackedRoutes(Packed[Route]):

@@ -6,10 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import TypeGuard
 
-from ratchet.core.endpoint_spec import Route, Sysctl
+from ratchet.core.endpoint_spec import Address, Route, Sysctl
 from ratchet.core.forwarding import ANY_MAC, ForwardingEntry, Tunnel
 from ratchet.core.kinds import Wiring
-from ratchet.core.model import Address
 from ratchet.core.panel import PanelSlot
 
 VXLAN_OVERHEAD_IPV4 = 50

@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
-from ratchet.core.endpoint_spec import UNSET, EndpointSpec, EndState
+from ratchet.core.endpoint_spec import UNSET, Address, EndpointSpec, EndState, PackedAddresses
 from ratchet.core.kinds import LOCAL_KINDS, Kind, Wiring
-from ratchet.core.packed import Packed
+from ratchet.core.operations import RecordedOperation
 from ratchet.core.sandbox import Sandbox
 from ratchet.core.schemas import CURRENT_SCHEMA
-
-Address = IPv4Interface | IPv6Interface
 
 
 class Side(StrEnum):
@@ -79,21 +76,6 @@ class Encapsulation:
 DEFAULT_ENCAPSULATION = Encapsulation()
 
 
-class PackedAddresses(Packed[Address]):
-    """Addresses of an end. One of each family, as most ends have, are kept as they are."""
-
-    __slots__ = ()
-    LEAST = 3
-
-    @staticmethod
-    def to_text(item: Address) -> str:
-        return str(item)
-
-    @staticmethod
-    def from_text(text: str) -> Address:
-        return ip_interface(text)
-
-
 @dataclass(frozen=True, slots=True)
 class End:
     """One end of a link: its declaration, and the facts that its node has written.
@@ -144,6 +126,8 @@ class Link:
 
     `wiring` is decided when the first end joins, and stays while either end is held.
 
+    `operation` is the latest operation on the link (`core.operations`), which may be over. Schema 1 does not hold it.
+
     `expected_on`: while an end has not joined, the labels of the nodes on which its pod is, or was last. Their agents
     watch the record too, so they have it when the pod starts. `uid`, `resource_version` and `created` are the API
     server's; empty or None until the record is stored.
@@ -162,6 +146,7 @@ class Link:
     schema: int = CURRENT_SCHEMA
     unread: tuple[str, ...] = ()
     expected_on: tuple[str, ...] = ()
+    operation: RecordedOperation | None = None
     uid: str = field(default="", compare=False)
     resource_version: str = field(default="", compare=False)
     created: datetime | None = field(default=None, compare=False)

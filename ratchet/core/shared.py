@@ -9,7 +9,7 @@ from ipaddress import ip_interface
 from sys import intern
 from weakref import WeakValueDictionary
 
-from ratchet.core.model import Address
+from ratchet.core.endpoint_spec import Address
 
 # An interface's address and its network take more than half a kilobyte, in a record, its declaration and the journal.
 _addresses: WeakValueDictionary[str, Address] = WeakValueDictionary()

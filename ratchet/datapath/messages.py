@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from ipaddress import IPv4Interface
 
-from ratchet.core.endpoint_spec import Route
+from ratchet.core.endpoint_spec import Address, Route
 from ratchet.core.interface import InterfaceSpec, VxlanWire
-from ratchet.core.model import Address
 from ratchet.datapath.message_classes import ifaddrmsg, ifinfmsg, ndmsg, nsidmsg, rtmsg
 from ratchet.datapath.nlattr import ATTRIBUTE, IFADDRMSG, IFINFOMSG, NDMSG, RTGENMSG, RTMSG, Layout, message
 

@@ -9,9 +9,8 @@ from errno import ENODEV
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
-from ratchet.core.endpoint_spec import KERNELS_METRIC, Route
+from ratchet.core.endpoint_spec import KERNELS_METRIC, Address, Route
 from ratchet.core.interface import Device
-from ratchet.core.model import Address
 from ratchet.core.panel import is_attachment_group
 from ratchet.datapath import messages, tc
 from ratchet.datapath.message_classes import ifaddrmsg, ifinfmsg, ndmsg, nsidmsg, rtmsg

@@ -14,9 +14,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ratchet.core.endpoint_spec import EndpointSpec, Route
+from ratchet.core.endpoint_spec import Address, EndpointSpec, Route
 from ratchet.core.kinds import Wiring
-from ratchet.core.model import Address, Encapsulation, End, EndError, Link, ReadyFor, State, Transition
+from ratchet.core.model import Encapsulation, End, EndError, Link, ReadyFor, State, Transition
 from ratchet.core.naming import record_name
 from ratchet.core.pod import PodRef
 from ratchet.core.record_updates import REFUSED_KEPT

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from ratchet.core.differences import differences, near_differences, tunnel_differences
-from ratchet.core.endpoint_spec import Route
+from ratchet.core.endpoint_spec import Address, Route
 from ratchet.core.forwarding import ANY_MAC, ForwardingEntry
 from ratchet.core.interface import Device, InterfaceSpec, Observed, Parent, VethWire, VxlanWire, tunnel_mtu
-from ratchet.core.model import Address
 
 PARENT = Parent("eth0", 2, "192.168.1.73", 1500)
 NEAR = InterfaceSpec("/run/netns/a", "in1", (ip_interface("192.168.2.100/24"), ip_interface("fd00::1/64")), 1450)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.endpoint_spec import EndpointSpec, PackedRoutes, PackedSysctls, Route
+from ratchet.core.endpoint_spec import EndpointSpec, PackedAddresses, PackedRoutes, PackedSysctls, Route
 from ratchet.core.limits import LINK_MEMORY
-from ratchet.core.model import End, PackedAddresses
+from ratchet.core.model import End
 from ratchet.core.packed import Packed
 from ratchet.store.codec.links import decode_link, encode_link
 from tests.support.large_links import declared_link, joined_link

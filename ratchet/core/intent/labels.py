@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
+from ratchet.core.endpoint_spec import Address
 from ratchet.core.escape import excerpt
 from ratchet.core.intent import values
 from ratchet.core.intent.declared import DeclaredLink
 from ratchet.core.intent.pods import POD_NAME, is_primary, meant_name, refusal, setting
-from ratchet.core.model import Address, End, Link
+from ratchet.core.model import End, Link
 from ratchet.core.naming import ordered_record_name
 from ratchet.core.pod import Pod
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TypeVar
 
-from ratchet.core.endpoint_spec import EndpointSpec, EndState, Route, Sysctl
+from ratchet.core.endpoint_spec import Address, EndpointSpec, EndState, Route, Sysctl
 from ratchet.core.escape import excerpt
 from ratchet.core.intent import values
 from ratchet.core.intent.declared import DeclaredLink
 from ratchet.core.intent.yaml_source import UnreadableError, YamlNode
 from ratchet.core.kinds import Wiring
-from ratchet.core.model import Address, Encapsulation, End, Link
+from ratchet.core.model import Encapsulation, End, Link
 from ratchet.core.naming import ordered_record_name
 from ratchet.core.sysctls import DISABLE_IPV6
 

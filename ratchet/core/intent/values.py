@@ -8,10 +8,9 @@ from decimal import Decimal
 from ipaddress import IPv4Interface, ip_address, ip_interface, ip_network
 from typing import TypeVar
 
-from ratchet.core.endpoint_spec import KERNELS_METRIC, RATE_UNITS, Route, Sysctl
+from ratchet.core.endpoint_spec import KERNELS_METRIC, RATE_UNITS, Address, Route, Sysctl
 from ratchet.core.escape import excerpt
 from ratchet.core.kinds import Wiring
-from ratchet.core.model import Address
 from ratchet.core.sysctls import why_not
 
 Parsed = TypeVar("Parsed")

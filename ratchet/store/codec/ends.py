@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
-from ratchet.core.endpoint_spec import UNSET, EndpointSpec
-from ratchet.core.model import Address, End, EndError, PackedAddresses, ReadyFor
+from ratchet.core.endpoint_spec import UNSET, Address, EndpointSpec, PackedAddresses
+from ratchet.core.model import End, EndError, ReadyFor
 from ratchet.core.packed import texts_of
 from ratchet.core.pod import PodRef
 from ratchet.core.sandbox import Sandbox

@@ -43,6 +43,7 @@ from ratchet.store.codec import (
     merge_changes,
 )
 from ratchet.store.codec.ends import LEFT_KEYS, decode_end, encode_end, fields_of_ends
+from ratchet.store.codec.operations import decode_recorded, encode_recorded
 
 _GENERATIONS = range(1, 10**18)
 _VNIS = range(1, 1 << 24)
@@ -74,6 +75,8 @@ def encode_link(link: Link) -> Json:
         data[_WIRING] = str(link.wiring)
     if link.encapsulation.vxlan_port is not None:
         data[_PORT] = str(link.encapsulation.vxlan_port)
+    if link.operation is not None and link.schema != EARLIER_SCHEMA:
+        data |= encode_recorded(link.operation)
     prefixes = _prefixes(link)
     if link.schema != EARLIER_SCHEMA:
         # The values of a newer version stay: a patch has only the differences between two encodings.
@@ -134,6 +137,7 @@ def _decode(name: str, metadata: Mapping[str, Any], data: Mapping[str, str]) -> 
         schema=schema,
         unread=unread,
         expected_on=_expected_on(metadata.get("labels") or {}, data, (primary, pair)),
+        operation=decode_recorded(data),
         uid=metadata.get("uid", ""),
         resource_version=metadata.get("resourceVersion", ""),
         created=decode_time(metadata.get("creationTimestamp")),
