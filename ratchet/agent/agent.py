@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import replace
 from types import FrameType
 
 import ratchet.agent.preload  # noqa: F401  # see there
@@ -17,6 +16,7 @@ from ratchet.agent.announce import Announcer
 from ratchet.agent.carrier import CarrierFollower
 from ratchet.agent.changes import ChangeHandler
 from ratchet.agent.controller import LinkController
+from ratchet.agent.earlier_boots import drop_earlier_boots
 from ratchet.agent.failures import EndFailures
 from ratchet.agent.handover import Handover
 from ratchet.agent.health import AgentHealth
@@ -24,12 +24,15 @@ from ratchet.agent.heartbeat import Heartbeat
 from ratchet.agent.http import PROBE_LIMITS, PUBLIC_LIMITS, HttpServer
 from ratchet.agent.informers import Informers
 from ratchet.agent.inspect import Inspector
+from ratchet.agent.link_operations import LinkOperations
 from ratchet.agent.liveness import SandboxLiveness
-from ratchet.agent.logs import about, configure
+from ratchet.agent.logs import configure
 from ratchet.agent.lost_peers import LostPeers
 from ratchet.agent.membership import Membership
 from ratchet.agent.metrics import Gauges, Metrics
 from ratchet.agent.node_events import NodeEvents
+from ratchet.agent.operation_files import OperationFiles
+from ratchet.agent.operation_status import OperationStatus
 from ratchet.agent.pages import health_pages, public_pages
 from ratchet.agent.panel import NodePanel
 from ratchet.agent.panel_loss import PanelLoss
@@ -50,8 +53,9 @@ from ratchet.agent.tunnel_silence import TunnelSilence
 from ratchet.agent.underlay import Underlays
 from ratchet.agent.vni_check import VniCheck
 from ratchet.agent.workers import WORKER_PATIENCE_SECONDS, Workers
+from ratchet.core.model import Link
 from ratchet.node.interrupts import Interrupts
-from ratchet.node.journal import Journal, SandboxEntry, boot_id
+from ratchet.node.journal import Journal
 from ratchet.node.verified import VerifiedEnds
 from ratchet.store.apiserver import SELECTION_SECONDS, ApiServer, connect
 from ratchet.store.cached_store import CachedStore
@@ -94,6 +98,8 @@ class Agent:
         self._node_events = NodeEvents(self._api, settings.node_name, settings.events)
         self._panel = NodePanel(settings.panel, PanelLoss(settings.state_dir, self._journal, self._node_events).opened)
         self._announcer = self._make_announcer()
+        files = OperationFiles(settings.state_dir)
+        self._operations = LinkOperations(files, self._journal, self._queue, self._record)
         self._informers = self._make_informers()
         self._store = CachedStore(
             self._api,
@@ -149,9 +155,7 @@ class Agent:
 
     def _start(self) -> None:
         """Continue where an earlier agent stopped, before calls are served."""
-        for entry in self._journal.entries():
-            if entry.boot != boot_id():
-                self._drop_ends(entry)
+        drop_earlier_boots(self._journal, self._queue)
         replayed_by = time.monotonic() + SPOOL_FIRST_SECONDS
         for replayer in self._replayers:
             replayer.start(self._stopping, max(0.0, replayed_by - time.monotonic()))
@@ -163,15 +167,6 @@ class Agent:
         self._resync.enqueue_all()
         self._heartbeat.start(self._stopping)
 
-    def _drop_ends(self, entry: SandboxEntry) -> None:
-        """Drop the ends of a sandbox of an earlier boot: its namespace is gone. Delegate results stay for DEL."""
-        with about(pod=entry.pod, sandbox=entry.attachment.container_id):
-            log.info("sandbox of an earlier boot: ends dropped")
-            for end in entry.ends:
-                self._queue.enqueue_link(end.link)
-            # `began` is a time of the earlier boot's clock. 0 is before every time of this boot.
-            self._journal.write(replace(entry, ends=(), asks=False, began=0.0), may_defer=True)
-
     def _stop(self) -> None:
         log.info("agent stopping; links stay as they are")
         if not self._server.stop(self._settings.drain_seconds):
@@ -180,6 +175,9 @@ class Agent:
         self._queue.close()
         self._journal.flush()
         self._announcer.close(ANNOUNCE_AT_END_SECONDS)
+
+    def _record(self, link: str) -> Link | None:
+        return self._informers.caches.links.get(link)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping.set()
@@ -226,7 +224,7 @@ class Agent:
             topology_limits=settings.topology_limits,
             annotation_limits=settings.annotation_limits,
         )
-        handler = ChangeHandler(self._journal, self._queue, self._verified, self._announcer)
+        handler = ChangeHandler(self._journal, self._queue, self._verified, self._announcer, self._operations)
         budget = DeclarationBudget(settings.declaration_memory_bytes)
         return Informers(store, settings.node_name, handler, self._foreground, budget)
 
@@ -248,6 +246,7 @@ class Agent:
             self._interrupts,
             self._health.note,
             self._panel,
+            self._operations,
         )
 
     def _make_status(self) -> LinkStatus:
@@ -272,6 +271,7 @@ class Agent:
             LostPeers(self._journal, self._store, self._heartbeat),
             self._status,
             self._queue,
+            OperationStatus(journal, store, self._operations, self._announcer),
             self._verified,
         )
         return Workers(self._queue, controller, membership, self._foreground, self._metrics)
@@ -284,7 +284,7 @@ class Agent:
         return PeriodicWork(self._journal, self._resync, settings.resync, vnis, *parts, *reports)
 
     def _make_http(self) -> HttpServer:
-        parts = self._journal, self._store, self._underlays, self._foreground, self._carrier
+        parts = self._journal, self._store, self._underlays, self._foreground, self._carrier, self._operations
         inspector = Inspector(self._settings.node_name, *parts)
         pages = public_pages(self._metrics, self._health, inspector, self._silence)
         return HttpServer("metrics", self._settings.metrics_addr, pages, PUBLIC_LIMITS)

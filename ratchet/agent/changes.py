@@ -6,10 +6,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from ratchet.agent.announce import Announcer
+from ratchet.agent.link_operations import LinkOperations
 from ratchet.agent.queue import ReconcileQueue
 from ratchet.node.journal import Journal
 from ratchet.node.verified import VerifiedEnds
 from ratchet.store.pods import PodChange
+from ratchet.store.topologies import OperationsChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class ChangeHandler:
     queue: ReconcileQueue
     verified: VerifiedEnds
     announcer: Announcer
+    operations: LinkOperations
 
     def link_changed(self, link: str) -> None:
         """Queue a link whose record was created, changed or deleted."""
@@ -30,6 +33,10 @@ class ChangeHandler:
         for name in names:
             if self.journal.of_pod(namespace, name):
                 self.queue.enqueue_pod(namespace, name)
+
+    def operations_changed(self, namespace: str, change: OperationsChange) -> None:
+        """Queue the links that the operations of a namespace concern."""
+        self.operations.changed(namespace, change)
 
     def pod_deleted(self, change: PodChange) -> None:
         """Queue the links of a deleted pod, and drop its announcements."""

@@ -15,6 +15,7 @@ from ratchet.agent.liveness import Calls, HeldEnds, SandboxLiveness
 from ratchet.agent.logs import about
 from ratchet.agent.lost_peers import LostPeers
 from ratchet.agent.membership import Membership
+from ratchet.agent.operation_status import OperationStatus
 from ratchet.agent.queue import ReconcileQueue
 from ratchet.agent.sandbox_state import HeldEndState
 from ratchet.agent.status import LinkStatus
@@ -59,6 +60,7 @@ class LinkController:
     lost_peers: LostPeers
     status: LinkStatus
     queue: ReconcileQueue
+    operation_status: OperationStatus
     verified: VerifiedEnds = field(default_factory=VerifiedEnds)
     _doubtful_vnis: set[str] = field(default_factory=set)
 
@@ -70,6 +72,7 @@ class LinkController:
             if record is not None:
                 self.liveness.remove_strays(record, held)
             self._reconcile_ends(held)
+            self.operation_status.report(link, held)
             for entry, _ in held:
                 self.liveness.remove_dead(link, entry)
             if held:
@@ -163,7 +166,8 @@ class LinkController:
     def _is_verified(self, attempt: Attempt, record: Link, underlay: Underlay) -> bool:
         """Whether the end was verified to be up, usually by a call, and nothing has changed since."""
         joined = record.sandbox(attempt.side) == attempt.sandbox and not attempt.redeclares(record)
-        return joined and self.verified.is_current(record, attempt.side, underlay)
+        override = self.operation_status.operations.of(record.name)
+        return joined and self.verified.is_current(record, attempt.side, underlay, override)
 
     def _remove_unrecorded(self, entry: SandboxEntry, end: HeldEnd) -> None:
         """Remove the interface of an end that is not in the record and may not join it."""
@@ -179,7 +183,8 @@ class LinkController:
                 log.info('interface removed link=%s interface=%s reason="%s"', end.link, end.ifname, reason)
 
     def _reconciler(self, entry: SandboxEntry, end: HeldEnd) -> Reconciler:
-        return Reconciler(self.store, self.journal, HeldEndState(self.journal, entry, end), self.verified)
+        state, overrides = HeldEndState(self.journal, entry, end), self.operation_status.operations
+        return Reconciler(self.store, self.journal, state, self.verified, overrides)
 
 
 def _attempt(entry: SandboxEntry, end: HeldEnd, underlay: Underlay) -> Attempt:

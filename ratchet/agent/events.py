@@ -33,6 +33,9 @@ class Reason(StrEnum):
     WANTS_RESTART = "WantsRestart"
     NAME_TAKEN = "NameTaken"
     DATAGRAMS_DROPPED = "DatagramsDropped"
+    OPERATION_STARTED = "OperationStarted"
+    OPERATION_ENDED = "OperationEnded"
+    OPERATION_REFUSED = "OperationRefused"
 
     @classmethod
     def of(cls, error: RatchetError) -> Reason:
@@ -46,7 +49,13 @@ class Reason(StrEnum):
         return EventType.NORMAL if self in _NORMAL else EventType.WARNING
 
 
-_NORMAL = (Reason.LINKED, Reason.WAITING_FOR_PEER, Reason.WANTS_RESTART)
+_NORMAL = (
+    Reason.LINKED,
+    Reason.WAITING_FOR_PEER,
+    Reason.WANTS_RESTART,
+    Reason.OPERATION_STARTED,
+    Reason.OPERATION_ENDED,
+)
 
 
 @dataclass(slots=True)

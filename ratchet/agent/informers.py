@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from ratchet.agent.priority import ForegroundGate
 from ratchet.core.model import Link
-from ratchet.core.pod import Pod, Topology
+from ratchet.core.pod import Pod
 from ratchet.core.schemas import EARLIER_SCHEMA
 from ratchet.errors import TopologiesUnknownError
 from ratchet.store.caches import Caches, PodCache
@@ -23,7 +23,8 @@ from ratchet.store.nodes import NodeAddressCache
 from ratchet.store.notifier import KeyedNotifier
 from ratchet.store.pods import PodChange
 from ratchet.store.store import ApiStore
-from ratchet.store.topologies import TopologyChange
+from ratchet.store.topologies import Declared, DeclaredChange, OperationsChange
+from ratchet.store.topology_cache import TopologyCache
 from ratchet.store.vni import VniAllocator
 
 Object = TypeVar("Object")
@@ -61,6 +62,10 @@ class EventHandler(Protocol):
 
     def pod_deleted(self, change: PodChange) -> None:
         """Handle the deletion of a pod of this node."""
+        ...
+
+    def operations_changed(self, namespace: str, change: OperationsChange) -> None:
+        """Handle the operations of a namespace."""
         ...
 
 
@@ -117,6 +122,7 @@ class Informers:
         with self._lock:
             for namespace in set(self._namespaces) - wanted:
                 self._namespaces.pop(namespace).stop()
+                self._handler.operations_changed(namespace, OperationsChange(None))
         for namespace in wanted:
             self.namespace_cache(namespace)
 
@@ -145,9 +151,8 @@ class Informers:
         )
         followed = _Namespace(known, [Informer(self._pods_source(namespace, known), known, notify)])
         if topologies.enabled:
-            followed.informers.append(
-                Informer(self._topologies_source(namespace, known), known.topologies_cache, notify)
-            )
+            cache = TopologyCache(known, partial(self._handler.operations_changed, namespace))
+            followed.informers.append(Informer(self._topologies_source(namespace, known), cache, notify))
         try:
             for informer in followed.informers:
                 informer.start()
@@ -201,9 +206,9 @@ class Informers:
         source = self._store.pods.source(namespace)
         return self._bounded(source, known.withholds_lists, known.lacks_lists)
 
-    def _topologies_source(self, namespace: str, known: NamespaceCache) -> Source[Topology, TopologyChange]:
+    def _topologies_source(self, namespace: str, known: NamespaceCache) -> Source[Declared, DeclaredChange]:
         topologies = self._store.topologies
-        source = Source(
+        source: Source[Declared, DeclaredChange] = Source(
             f"topologies of namespace {namespace}",
             list=lambda: topologies.list_with_version(namespace),
             watch=partial(topologies.watch, namespace),

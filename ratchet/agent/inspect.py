@@ -18,6 +18,7 @@ from ratchet.core.serialize import plain
 from ratchet.core.wires import wire_of
 from ratchet.errors import RatchetError
 from ratchet.node.journal import HeldEnd, Journal, SandboxEntry
+from ratchet.node.overrides import Overrides
 from ratchet.store.cached_store import CachedStore
 
 
@@ -42,6 +43,7 @@ class Inspector:
     underlays: Underlays
     foreground: ForegroundGate
     proofs: Proofs
+    overrides: Overrides
 
     def look(self, uid: str) -> dict[str, Any] | None:
         """The observed ends of the link whose record has this UID, as JSON; None if the node has no such link."""
@@ -66,6 +68,7 @@ class Inspector:
             if peer is not None and record.is_local and there is None:
                 fault = f"the peer's sandbox {peer.container_id} is not in this node's journal"
                 return Observation(device, live, fault=fault)
+            record = self.overrides.of(record.name).applied_to(record)
             wire = wire_of(record, side, self.underlays(entry.underlay, self.node, self.store), here, there)
             observed = datapath.observe(wire)
             # A pod can have any number of forwarding entries. Those that should not be there are differences.

@@ -32,6 +32,7 @@ from ratchet.node.call import Call
 from ratchet.node.dispatch import dispatch
 from ratchet.node.interrupts import Interrupts
 from ratchet.node.journal import Attachment, Journal, SandboxEntry, since_boot
+from ratchet.node.overrides import Overrides
 from ratchet.node.response import Response, failure, log_keys, parse, version
 from ratchet.node.verified import VerifiedEnds
 from ratchet.store.cached_store import CachedStore
@@ -61,7 +62,7 @@ class CallService:
 
     After a call, its links and its pod are queued for the workers. `verified` has the ends that are up then.
     `interrupts` counts the calls that undo something. `node_note` returns what STATUS logs of the node. `panel` is
-    opened before an ADD is served, because the shim has just made it.
+    opened before an ADD is served, because the shim has just made it. `overrides` has the operations on links.
     """
 
     settings: Settings
@@ -76,6 +77,7 @@ class CallService:
     interrupts: Interrupts
     node_note: Callable[[], str]
     panel: NodePanel
+    overrides: Overrides
     _adding: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _logged_keys: set[tuple[object, ...]] = field(default_factory=set)
@@ -157,6 +159,7 @@ class CallService:
             verified=self.verified,
             timed_from=timed_from,
             interrupts=self.interrupts,
+            overrides=self.overrides,
         )
 
     def _serve(self, call: Call, request: Request) -> Response:

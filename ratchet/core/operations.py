@@ -132,25 +132,29 @@ class Operations:
     `fault`: why none of them can be read; empty if they can.
     """
 
-    namespace: str
     valid: Mapping[str, Operation]
     invalid: Mapping[str, str]
     fault: str = ""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is neither an operation nor an error."""
+        return not (self.valid or self.invalid or self.fault)
 
-def parse_operations(namespace: str, data: Mapping[str, str]) -> Operations:
+
+def parse_operations(data: Mapping[str, str]) -> Operations:
     """The operations in the data of a namespace's ConfigMap. If there are too many, none of them is read."""
     if len(data) > ENTRIES_MOST:
-        return Operations(namespace, {}, {}, f"it has {len(data)} operations, at most {ENTRIES_MOST}")
+        return Operations({}, {}, f"it has {len(data)} operations, at most {ENTRIES_MOST}")
     if sum(len(key) + len(text) for key, text in data.items()) > SIZE_MOST:
-        return Operations(namespace, {}, {}, f"it is longer than {SIZE_MOST} bytes")
+        return Operations({}, {}, f"it is longer than {SIZE_MOST} bytes")
     valid, invalid = dict[str, Operation](), dict[str, str]()
     for key, text in data.items():
         try:
             valid[key] = parse_operation(text)
         except ValueError as cause:
             invalid[key] = str(cause)
-    return Operations(namespace, valid, invalid)
+    return Operations(valid, invalid)
 
 
 def parse_operation(text: str) -> Operation:

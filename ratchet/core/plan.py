@@ -13,6 +13,7 @@ from ratchet.core.differences import differences
 from ratchet.core.interface import Observed, PatchWire, Wire
 from ratchet.core.kinds import Kind, Wiring
 from ratchet.core.model import Link, Side
+from ratchet.core.overrides import AS_DECLARED, Override
 from ratchet.core.panel import PanelSlot
 from ratchet.core.sandbox import Location, Sandbox
 from ratchet.core.tunnels import has_port, port_error, tunnel_addresses
@@ -28,6 +29,7 @@ class Attempt:
     `wanted` is the link as it was declared when the attempt began. `index` is the ifindex reserved for the end
     (`core.sandbox.Location`), `slot` the attachment's place in the patch panel. `lasting`: ADD has ended and the
     sandbox runs, so it joins again if the record loses it. `live`: `wanted` follows edits of the declaration.
+    `override` is what an operation makes of the link now.
     """
 
     wanted: Link
@@ -37,6 +39,7 @@ class Attempt:
     lasting: bool = False
     slot: PanelSlot | None = None
     live: bool = False
+    override: Override = AS_DECLARED
 
     @property
     def name(self) -> str:
@@ -172,6 +175,7 @@ def plan(
         return Join()
     if attempt.redeclares(record):
         return Join()
+    record = attempt.override.applied_to(record)
     if record.kind is None or (record.is_local and peer is None):
         return _wait_for_peer(attempt, record, underlay, observed)
     return _connect(attempt, record, underlay, observed, peer)

@@ -13,6 +13,8 @@ from ratchet.core.endpoint_spec import resets
 from ratchet.core.escape import escape_unprintable
 from ratchet.core.model import NO_PEER, SIDES, End, EndError, Link, ReadyFor, Side, Transition
 from ratchet.core.naming import node_label
+from ratchet.core.operations import RecordedOperation
+from ratchet.core.overrides import AS_DECLARED, Override
 from ratchet.core.sandbox import Sandbox
 from ratchet.core.schemas import EARLIER_SCHEMA
 from ratchet.core.state_machine import JOINED, LEFT, LOST, MARKED_READY, Event, advance, derive, facts_of
@@ -71,11 +73,14 @@ def leave(record: Link, side: Side, container_id: str, reason: str, now: datetim
     )
 
 
-def mark_ready(record: Link, side: Side, now: datetime) -> Link:
-    """The record with `side` ready and without its error. Both ends on one node become ready at once."""
+def mark_ready(record: Link, side: Side, now: datetime, override: Override = AS_DECLARED) -> Link:
+    """The record with `side` ready and without its error. Both ends on one node become ready at once.
+
+    `override` is what an operation makes of the link now: the pass has built its ends accordingly.
+    """
     updated = record
     steps: list[Move] = []
-    sides = record.built_with(side)
+    sides = override.applied_to(record).built_with(side)
     for one in sides:
         updated = _without_error(updated, one)
         if not updated.is_ready(one):
@@ -105,6 +110,13 @@ def with_error(record: Link, side: Side, text: str, now: datetime) -> Link:
     if is_known or record.schema == EARLIER_SCHEMA or record.kind is None:
         return record
     return record.with_end(side, replace(end, error=EndError(_recorded_time(now), text)))
+
+
+def with_operation(record: Link, operation: RecordedOperation | None) -> Link:
+    """The record with its latest operation. One that is there already keeps its start."""
+    before = record.operation
+    is_known = before is not None and operation is not None and before.id == operation.id
+    return record if is_known or record.schema == EARLIER_SCHEMA else replace(record, operation=operation)
 
 
 def with_vni(record: Link, vni: int) -> Link:

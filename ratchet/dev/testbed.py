@@ -17,6 +17,7 @@ from aiohttp.typedefs import Middleware
 from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
 from ratchet.core.model import Link
 from ratchet.core.naming import node_lease_name
+from ratchet.core.operations import OPERATIONS_NAME
 from ratchet.core.pod import PodRef
 from ratchet.dev.access import Access, embedded_api, relayed_api
 from ratchet.dev.agents import AgentProcess, Process, spawn
@@ -27,6 +28,7 @@ from ratchet.errors import ConflictError, RatchetError
 from ratchet.install import install
 from ratchet.store.api_errors import AlreadyExistsError, ExpiredError, NotFoundError
 from ratchet.store.apiserver import ApiServer, connect
+from ratchet.store.codec.operations import encode_operations
 from ratchet.store.store import ApiStore
 
 T = TypeVar("T")
@@ -175,10 +177,17 @@ class Testbed:
         path = f"/api/v1/namespaces/{self.namespace}/configmaps/{name}"
         self.api.patch(path, {"data": {TOPOLOGY_KEY: links}})
 
-    def delete_topologies(self) -> None:
-        """Delete the topologies of the pods' namespace."""
+    def set_operations(self, operations: Mapping[str, str]) -> None:
+        """Replace the operations on links of the pods' namespace, by the names of the links' records."""
         path = f"/api/v1/namespaces/{self.namespace}/configmaps"
-        for topology in self.api.list(path, labelSelector=f"{TOPOLOGY_LABEL}=true")[0]:
+        body = encode_operations(TOPOLOGY_LABEL, {})
+        data = self.make(path, body).get("data") or {}
+        self.api.patch(f"{path}/{OPERATIONS_NAME}", {"data": dict.fromkeys(data) | dict(operations)})
+
+    def delete_topologies(self) -> None:
+        """Delete the topologies of the pods' namespace, and its operations."""
+        path = f"/api/v1/namespaces/{self.namespace}/configmaps"
+        for topology in self.api.list(path, labelSelector=TOPOLOGY_LABEL)[0]:
             metadata = topology["metadata"]
             with suppress(NotFoundError):
                 self.api.delete(f"{path}/{metadata['name']}", uid=metadata["uid"])

@@ -14,6 +14,7 @@ from ratchet.cni.config import NetworkConfig
 from ratchet.errors import FollowedError, InvalidEnvironmentError, NamespaceGoneError, PodMissingError
 from ratchet.node.interrupts import Interrupts
 from ratchet.node.journal import Attachment, Journal, since_boot
+from ratchet.node.overrides import NO_OVERRIDES, Overrides
 from ratchet.node.underlay import FindUnderlay, UnderlayConfig, find_underlay
 from ratchet.node.verified import VerifiedEnds
 
@@ -41,7 +42,7 @@ class Call:
     `interrupts` knows when the call may be interrupted.
 
     `find_underlay` returns the node's underlay. `node` is the node's name, empty if only the pod's object has it.
-    `verified` collects the ends that are up.
+    `verified` collects the ends that are up, `overrides` has the operations on links.
     """
 
     arguments: Arguments
@@ -57,6 +58,7 @@ class Call:
     verified: VerifiedEnds = field(default_factory=VerifiedEnds)
     timed_from: float | None = None
     interrupts: Interrupts = field(default_factory=Interrupts)
+    overrides: Overrides = NO_OVERRIDES
 
     @property
     def underlay(self) -> UnderlayConfig:
@@ -131,7 +133,7 @@ class Call:
     def reconciler(self, store: Store) -> Reconciler:
         from ratchet.node.reconciler import Reconciler  # a call for a pod without links needs none
 
-        return Reconciler(store, self.journal, self, self.verified)
+        return Reconciler(store, self.journal, self, self.verified, self.overrides)
 
     def pod(self, store: Store) -> Pod:
         """The pod that the runtime's arguments name, perhaps from a cache. Raises PodMissingError."""

@@ -67,6 +67,7 @@ def _faults(call: Call, store: Store, entry: SandboxEntry, end: HeldEnd) -> tupl
     if peer is not None and record.is_local and there is None:
         return (f"{end.link}: its peer's sandbox {peer.container_id} is not in this node's journal",)
     try:
+        record = call.overrides.of(end.link).applied_to(record)
         wire = wire_of(record, side, call.node_underlay(store, sandbox.node), entry.location(end), there)
         observed = datapath.observe(wire)
         if isinstance(wire, VxlanWire) and observed.near is not None:

@@ -169,7 +169,8 @@ class EndpointReconcile:
             case Observe() | Create() | Build():
                 return self._run_on_wire(progress, step, claim)
             case MarkReady():
-                draft = record_updates.mark_ready(progress.record, progress.attempt.side, self._writer.now())
+                end = progress.attempt.side, self._writer.now(), progress.attempt.override
+                draft = record_updates.mark_ready(progress.record, *end)
                 return self._write(progress._replace(draft=draft), claim)
             case Release(reason):
                 raise self._withdraw(progress, reason)

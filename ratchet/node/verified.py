@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ratchet.core.model import Link, Side
+from ratchet.core.overrides import AS_DECLARED, Override
 
 if TYPE_CHECKING:
     from ratchet.core.forwarding import Tunnel
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Basis:
-    """The basis on which an end was verified: the version of its link's record, and the node's underlay."""
+    """The basis on which an end was verified: the version of its link's record, the node's underlay, an operation."""
 
     version: str
     underlay: Underlay
+    override: Override
 
 
 class VerifiedEnds:
@@ -32,22 +34,32 @@ class VerifiedEnds:
         self._by: dict[tuple[str, Side], _Basis] = {}
         self._tunnels: dict[tuple[str, Side], Tunnel] = {}
 
-    def note(self, record: Link, side: Side, underlay: Underlay, *, up: bool, tunnel: Tunnel | None = None) -> None:
+    def note(
+        self,
+        record: Link,
+        side: Side,
+        underlay: Underlay,
+        override: Override = AS_DECLARED,
+        *,
+        up: bool,
+        tunnel: Tunnel | None = None,
+    ) -> None:
         """Note whether an end is up, with its record as stored, and the end that was built with it.
 
-        `tunnel` has the parameters with which the end of a tunnel was verified.
+        `tunnel` has the parameters with which the end of a tunnel was verified. `override` is what an operation made of
+        the link.
         """
-        for one in record.built_with(side):
+        for one in override.applied_to(record).built_with(side):
             if up:
-                self._by[record.name, one] = _Basis(record.resource_version, underlay)
+                self._by[record.name, one] = _Basis(record.resource_version, underlay, override)
             else:
                 self._by.pop((record.name, one), None)
         if up and tunnel is not None:
             self._tunnels[record.name, side] = tunnel
 
-    def is_current(self, record: Link, side: Side, underlay: Underlay) -> bool:
-        """Whether an end was verified against this version of the record and this underlay."""
-        return self._by.get((record.name, side)) == _Basis(record.resource_version, underlay)
+    def is_current(self, record: Link, side: Side, underlay: Underlay, override: Override = AS_DECLARED) -> bool:
+        """Whether an end was verified against this version of the record, this underlay and this operation."""
+        return self._by.get((record.name, side)) == _Basis(record.resource_version, underlay, override)
 
     def is_tunnel(self, link: str, side: Side, tunnel: Tunnel) -> bool:
         """Whether an end was last verified with these parameters, and this process has not changed it since."""

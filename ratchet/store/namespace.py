@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class NamespaceCache:
     """The pods and topologies of one namespace; safe between threads.
 
-    It is the cache of the informer of pods; `topologies_cache` is that of the informer of topologies. `concerned` is
+    It is the cache of the informer of pods; `TopologyCache` is that of the informer of topologies. `concerned` is
     called with the names of the pods whose links can have changed. Without `with_topologies` there are none.
 
     Topologies and annotations are withheld if they are over the `limits` and `annotation_limits`, or over the
@@ -142,10 +142,6 @@ class NamespaceCache:
             memory = self._share.of_each(len(self._intents)) - self._topology_use
             limits = replace(self._annotation_limits, memory=memory)
             return self._lists.withheld and annotation_limits.must_list_pods(self._pods.all(), limits)
-
-    @property
-    def topologies_cache(self) -> TopologyCache:
-        return TopologyCache(self)
 
     # Lookups
 
@@ -274,20 +270,6 @@ class NamespaceCache:
             self._topologies.pop(name, None)
         self._intents.topology_changed(name, after)
         return concerned | self._intents.drawn_in(name)
-
-
-class TopologyCache:
-    """The topologies of a `NamespaceCache`, as the cache of their own informer."""
-
-    def __init__(self, cache: NamespaceCache) -> None:
-        self._cache = cache
-        self.state = cache.topologies_state
-
-    def replace(self, topologies: Collection[Topology], version: str) -> list[TopologyChange]:  # noqa: ARG002
-        return self._cache.replace_topologies(topologies)
-
-    def apply(self, change: TopologyChange) -> bool:
-        return self._cache.apply_topology(change)
 
 
 def _declares_alike(before: Pod, after: Pod) -> bool:

@@ -31,6 +31,7 @@ from ratchet.errors import RatchetError
 from ratchet.node.add import add
 from ratchet.node.call import Call
 from ratchet.node.delete import delete
+from ratchet.node.overrides import NO_OVERRIDES
 from ratchet.store.formats import RecordFormats
 from ratchet.store.interface import Store
 from ratchet.store.links import LinkStore
@@ -48,6 +49,7 @@ from tests.protocol.scenes import (
     UnobservableRequests,
     cached_for_test,
     link_of,
+    operated,
     plain_call,
     sandbox_of,
     scene_underlay,
@@ -270,6 +272,7 @@ def reconcile(node: str, declared: Declared, link: str, source: Callable[[Declar
         lost_peers=nothing,
         status=nothing,
         queue=queue,
+        operation_status=cast(Any, SimpleNamespace(operations=NO_OVERRIDES)),
     )
     for pod in declared.pods:
         with suppress(RatchetError):
@@ -434,7 +437,7 @@ class Edit:
         records = {name: link_of(text) for name, text in texts.items()}
         yield from doubly_held(records.values())
         old, new = self._names
-        held_down = self.after.wanted().links[0].link.is_held_down
+        held_down = operated(self.after.wanted().links[0].link).is_held_down
         if self.live and old == new and not held_down and not self._is_connected(world, texts.get(old)):
             yield CUT_WHILE_RUNNING
         if self.live and records and self._lost_its_cable(world, self.after.wanted().links[0]):

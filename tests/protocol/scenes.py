@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from ipaddress import ip_interface
 from typing import Any, ParamSpec, TypeVar, cast
+from unittest.mock import patch
 
 from ratchet.cni.arguments import Arguments
 from ratchet.cni.command import Command
@@ -24,6 +25,8 @@ from ratchet.core.kinds import Kind, Wiring
 from ratchet.core.limits import DEFAULT_ANNOTATION_LIMITS, DEFAULT_TOPOLOGY_LIMITS, LINKS_PER_NAMESPACE, LINKS_PER_POD
 from ratchet.core.model import End, Link, Side, State
 from ratchet.core.naming import record_name
+from ratchet.core.operations import Verb
+from ratchet.core.overrides import Override
 from ratchet.core.plan import Attempt
 from ratchet.core.pod import PodRef
 from ratchet.core.sandbox import Location, Sandbox
@@ -36,6 +39,7 @@ from ratchet.node.add import _refuse_deleted
 from ratchet.node.call import Call
 from ratchet.node.delete import delete, undo
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
+from ratchet.node.overrides import NO_OVERRIDES, NoOverrides
 from ratchet.node.reconciler import Reconciler
 from ratchet.store.codec.links import decode_link, encode_link
 from ratchet.store.interface import Store
@@ -548,6 +552,7 @@ def wire_as_recorded(record: Link, side: Side, *, has_agent: bool = False) -> Wi
 
     `has_agent`: on a node with an agent, which holds a tunnel without carrier until the peer is ready.
     """
+    record = operated(record)
     mine, peer = record.sandbox(side), record.sandbox(side.other)
     assert mine is not None
     there = Location(peer.netns, peer.cookie) if peer is not None else None
@@ -574,7 +579,7 @@ def inconsistencies(text: str) -> tuple[str, ...]:
 
 @cached_for_test
 def set_up_as_recorded(text: str, interfaces: frozenset[Interface], namespaces: frozenset[str]) -> bool:
-    """Whether the interfaces of both ends match the record."""
+    """Whether the interfaces of both ends match the record, and what an operation makes of it."""
     record = link_of(text)
     for side in Side:
         wire = wire_as_recorded(record, side)
@@ -582,6 +587,18 @@ def set_up_as_recorded(text: str, interfaces: frozenset[Interface], namespaces: 
         if isinstance(seen, Failure) or (differences(wire, seen) and not only_gains_carrier(wire, seen)):
             return False
     return True
+
+
+def operated(record: Link) -> Link:
+    """The link as the operation of the scene makes it: none, unless a test replaces `NoOverrides.of`."""
+    return NO_OVERRIDES.of(record.name).applied_to(record)
+
+
+@contextmanager
+def held_down_by_an_operation() -> Iterator[None]:
+    """Within the block, an operation holds every link down."""
+    with patch.object(NoOverrides, "of", lambda *_: Override(Verb.DOWN)):
+        yield
 
 
 @cached_for_test
@@ -611,7 +628,7 @@ def _carrier_faults(texts: list[str], world: World) -> Iterator[str]:
     """Faults of cables: those of a linked link have carrier, those without a peer or of a link held down have none."""
     states = {
         netns_path(end.sandbox.container_id): (record.kind, derive(record) is State.LINKED and not record.is_held_down)
-        for record in map(link_of, texts)
+        for record in map(operated, map(link_of, texts))
         for end in (record.primary, record.pair)
         if end.sandbox is not None
     }

@@ -37,7 +37,7 @@ from tests.protocol.editing import (
     sandbox_in,
 )
 from tests.protocol.exploring import Report, assert_no_fault
-from tests.protocol.scenes import FALSE_CLAIM
+from tests.protocol.scenes import FALSE_CLAIM, held_down_by_an_operation
 from tests.support.lanes import with_thorough
 
 
@@ -139,6 +139,16 @@ LARGE = {
 @pytest.mark.parametrize("name", with_thorough(SCENES, SLOW))
 def test_no_order_of_steps_breaks_an_edited_link(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run()
+    print_report(report)
+    assert_no_fault(report)
+
+
+@pytest.mark.parametrize("name", ["adjusted, patch", "adjusted, panel, VXLAN"])
+def test_no_order_of_steps_breaks_an_edited_link_that_an_operation_holds_down(
+    name: str, print_report: Callable[[Report], None]
+) -> None:
+    with held_down_by_an_operation():
+        report = SCENES[name].search().run()
     print_report(report)
     assert_no_fault(report)
 
@@ -270,6 +280,13 @@ def holding_both_ends_at_once() -> Iterator[None]:
 
 
 @contextmanager
+def ignoring_operations_when_ends_are_noted() -> Iterator[None]:
+    """The pass of one end notes both ends, although an operation holds the link down, so that it has built its own."""
+    with held_down_by_an_operation(), holding_both_ends_at_once():
+        yield
+
+
+@contextmanager
 def waiting_for_the_peer_to_leave() -> Iterator[None]:
     """A link that a topology does not declare any more stays while both ends are held."""
     with patch.object(membership, "is_kept", lambda _end, record, entry: has_peer(record, entry)):
@@ -316,6 +333,11 @@ MUTATIONS: dict[str, Witness] = {
         OTHER_INTERFACES,
     ),
     "both ends held down at once": (holding_both_ends_at_once, SCENES["held down, patch"], FALSE_CLAIM),
+    "an operation is ignored when ends are noted": (
+        ignoring_operations_when_ends_are_noted,
+        SCENES["adjusted, patch"],
+        FALSE_CLAIM,
+    ),
     "no interface is handed over": (removing_every_interface, moved_live("A", "B", "A", "panel"), CABLE_LOST),
     "interfaces stay": (leaving_interfaces_behind, moved("A", "B", "A", restarted=True), OTHER_INTERFACES),
 }

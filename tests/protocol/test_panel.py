@@ -23,7 +23,7 @@ from tests.protocol import world
 from tests.protocol.exploring import LIVELOCK, Report, assert_no_fault
 from tests.protocol.mutations import marking_ready_before_building
 from tests.protocol.restarting import Scene
-from tests.protocol.scenes import FALSE_CLAIM, INTERFACE_OF_DEAD, REPLACED
+from tests.protocol.scenes import FALSE_CLAIM, INTERFACE_OF_DEAD, REPLACED, held_down_by_an_operation
 from tests.protocol.world import Interface
 from tests.support.lanes import with_thorough
 
@@ -65,6 +65,16 @@ SLOW = (
 @pytest.mark.parametrize("name", with_thorough(SCENES, SLOW))
 def test_no_order_of_steps_breaks_a_link_in_panel_wiring(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run(to_rest=name not in SLOW)
+    print_report(report)
+    assert_no_fault(report)
+
+
+@pytest.mark.parametrize("name", ["patch", "patch, kills and late DEL", "from patch to VXLAN", "VXLAN, kill"])
+def test_no_order_of_steps_breaks_a_link_that_an_operation_holds_down(
+    name: str, print_report: Callable[[Report], None]
+) -> None:
+    with held_down_by_an_operation():
+        report = SCENES[name].search().run(to_rest=True)
     print_report(report)
     assert_no_fault(report)
 

@@ -17,10 +17,13 @@ from ratchet.agent.controller import LinkController
 from ratchet.agent.events import Reason
 from ratchet.agent.failures import EndFailures
 from ratchet.agent.handover import Handover
+from ratchet.agent.link_operations import LinkOperations
 from ratchet.agent.liveness import SandboxLiveness
 from ratchet.agent.lost_peers import LostPeers
 from ratchet.agent.membership import Membership
 from ratchet.agent.metrics import Metrics
+from ratchet.agent.operation_files import OperationFiles
+from ratchet.agent.operation_status import OperationStatus
 from ratchet.agent.queue import ReconcileQueue
 from ratchet.agent.status import LinkStatus
 from ratchet.agent.underlay import Underlays
@@ -238,6 +241,8 @@ class AgentNode:
         self.status = LinkStatus(
             name, self.journal, self.store, announcer, self.metrics, self.calls, self.liveness, since=0.0
         )
+        files = OperationFiles(str(folder / name))
+        self.operations = LinkOperations(files, self.journal, self.queue, self.store.links.cache.get)
         self.controller = LinkController(
             name,
             self.journal,
@@ -250,6 +255,7 @@ class AgentNode:
             self.lost_peers,
             self.status,
             self.queue,
+            OperationStatus(self.journal, self.store, self.operations, announcer),
             self.verified,
         )
 

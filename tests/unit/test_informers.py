@@ -22,7 +22,7 @@ from ratchet.store.links import LinkChange, LinkStore, VersionedLinkList
 from ratchet.store.pods import PodChange, PodChanges, PodList, PodStore
 from ratchet.store.session import Watched as WatchEvent
 from ratchet.store.store import ApiStore
-from ratchet.store.topologies import TopologyChange, TopologyList, TopologyStore
+from ratchet.store.topologies import DeclaredChange, DeclaredList, OperationsChange, TopologyChange, TopologyStore
 
 EXPIRED = ExpiredError("too old")
 FORBIDDEN = TopologiesUnknownError("cannot read the topologies of namespace ns: forbidden")
@@ -100,10 +100,10 @@ class ScriptedTopologies(TopologyStore):
         self.limits = TopologyLimits(topologies=2)
         self.watch_seconds: list[float] = []
 
-    def list_with_version(self, namespace: str) -> tuple[TopologyList, str]:
+    def list_with_version(self, namespace: str) -> tuple[DeclaredList, str]:
         return self._script.list()  # type: ignore[no-any-return]
 
-    def watch(self, namespace: str, version: str, seconds: float) -> Iterator[tuple[TopologyChange | None, str]]:
+    def watch(self, namespace: str, version: str, seconds: float) -> Iterator[tuple[DeclaredChange | None, str]]:
         self.watch_seconds.append(seconds)
         return self._script.watch()
 
@@ -127,6 +127,7 @@ class Watched:
         self.links: list[str] = []
         self.concerned: list[tuple[str, Collection[str]]] = []
         self.gone: list[PodChange] = []
+        self.operations: list[tuple[str, OperationsChange]] = []
         self.informers = Informers(self.store, "n", self, ForegroundGate())
 
     def link_changed(self, link: str) -> None:
@@ -137,6 +138,9 @@ class Watched:
 
     def pod_deleted(self, change: PodChange) -> None:
         self.gone.append(change)
+
+    def operations_changed(self, namespace: str, change: OperationsChange) -> None:
+        self.operations.append((namespace, change))
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ class Handler:
     def link_changed(self, link): pass
     def pods_changed(self, namespace, names): pass
     def pod_deleted(self, change): pass
+    def operations_changed(self, namespace, change): pass
 
 api = connect(sys.argv[1], patience=60.0)
 budget = DeclarationBudget(int(sys.argv[3]))

@@ -123,7 +123,7 @@ def test_an_invalid_operation_is_rejected_with_its_field(text: str, cause: str) 
 
 
 def test_an_invalid_operation_leaves_the_others() -> None:
-    operations = parse_operations("lab", {"one": '{"operation": "down"}', "other": "down"})
+    operations = parse_operations({"one": '{"operation": "down"}', "other": "down"})
 
     assert ([*operations.valid], [*operations.invalid]) == (["one"], ["other"])
     assert operations.fault == ""
@@ -135,7 +135,7 @@ def test_an_invalid_operation_leaves_the_others() -> None:
     ids=["entries", "bytes"],
 )
 def test_too_many_operations_are_not_read(data: dict[str, str]) -> None:
-    operations = parse_operations("lab", data)
+    operations = parse_operations(data)
 
     assert not operations.valid
     assert not operations.invalid
@@ -201,13 +201,13 @@ def test_the_key_of_an_operation_is_any_name_of_the_record() -> None:
     record, operation = wanted(), Operation("1", Verb.DOWN)
 
     for operations in (
-        Operations(record.namespace, {record.name: operation}, {}),
-        Operations(record.namespace, {}, {record.name: "invalid"}),
+        Operations({record.name: operation}, {}),
+        Operations({}, {record.name: "invalid"}),
     ):
         assert key_of(operations, record) == record.name
         alias = record.with_end(Side.PAIR, replace(record.pair, name="alias"))
         assert key_of(operations, replace(alias, name="lab.other")) is None
-    assert key_of(Operations(record.namespace, {}, {}), record) is None
+    assert key_of(Operations({}, {}), record) is None
 
 
 def test_a_record_keeps_its_operation() -> None:

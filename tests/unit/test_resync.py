@@ -153,7 +153,7 @@ class FakeAnnouncer:
 
 
 def handler_of(node: AgentNode, announcer: FakeAnnouncer) -> ChangeHandler:
-    return ChangeHandler(node.journal, node.queue, node.verified, cast(Announcer, announcer))
+    return ChangeHandler(node.journal, node.queue, node.verified, cast(Announcer, announcer), node.operations)
 
 
 def test_a_changed_link_is_queued(one: Node, node: AgentNode) -> None:

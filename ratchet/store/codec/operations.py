@@ -27,10 +27,9 @@ def is_operations(config_map: Mapping[str, Any], label: str) -> bool:
 
 def decode_operations(config_map: Mapping[str, Any]) -> Operations | None:
     """The operations in a ConfigMap that has the label; None if it has another name, under which there are none."""
-    metadata = config_map.get("metadata", {})
-    if metadata.get("name") != OPERATIONS_NAME:
+    if config_map.get("metadata", {}).get("name") != OPERATIONS_NAME:
         return None
-    return parse_operations(metadata.get("namespace", ""), config_map.get("data") or {})
+    return parse_operations(config_map.get("data") or {})
 
 
 def encode_operations(label: str, entries: Mapping[str, str]) -> Json:
