@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from ratchet import datapath
 from ratchet.cni import delegate
 from ratchet.cni.command import Command
+from ratchet.core.carrier import panel_end_is_up
 from ratchet.core.differences import differences
-from ratchet.core.interface import Observed, PatchWire, VethWire, VxlanWire, Wire, is_panel_wire
+from ratchet.core.interface import Device, Observed, PatchWire, VethWire, VxlanWire, Wire, is_panel_wire
 from ratchet.core.kinds import Wiring
 from ratchet.core.wires import wire_of
 from ratchet.errors import (
@@ -78,7 +79,7 @@ def _faults(call: Call, store: Store, entry: SandboxEntry, end: HeldEnd) -> tupl
             options = tuple(option for option in observed.near.options if option != "localbypass")
             observed = replace(observed, near=replace(observed.near, options=options, far_up=None, complete=None))
         elif is_panel_wire(wire):
-            observed = _with_carrier(observed, isinstance(wire, PatchWire))
+            observed = _with_carrier(observed, is_complete=isinstance(wire, PatchWire))
         return tuple(f"{end.link}: {fault}" for fault in differences(wire, _with_flushed(wire, observed)))
     except DatapathError as error:
         return (f"{end.link}: {error}",)
@@ -91,7 +92,20 @@ def _with_flushed(wire: Wire, observed: Observed) -> Observed:
     return Observed(near, far)
 
 
-def _with_carrier(observed: Observed, has: bool) -> Observed:
-    """The cables with the carrier that they must have: it follows the peer, which may just have joined or left."""
-    near, far = (device and replace(device, carrier=has) for device in (observed.near, observed.far))
-    return Observed(near, far)
+def _with_carrier(observed: Observed, *, is_complete: bool) -> Observed:
+    """The cables with the carrier that they must have.
+
+    It follows the peer, which may just have joined, left or changed its interface. Without an agent it does not follow
+    at all.
+    """
+    near, far = observed.near, observed.far
+    return Observed(_following(near, far, is_complete), _following(far, near, is_complete))
+
+
+def _following(cable: Device | None, other: Device | None, is_complete: bool) -> Device | None:
+    """A cable with the carrier that it must have while it is patched to `other`."""
+    if cable is None:
+        return None
+    far_up = other.up if other is not None else None
+    up = panel_end_is_up(link_complete=is_complete, held_down=False, own_pod_up=cable.up, far_pod_up=far_up)
+    return replace(cable, carrier=up)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import command_in, ip, netns_path
@@ -458,14 +459,19 @@ def test_check_names_each_difference_and_changes_nothing(cluster: Cluster) -> No
         assert_refused(cluster.a.call("CHECK", primary), 104, LINK, "in1 was not made by ratchet")
 
 
+@pytest.mark.parametrize("wiring", Wiring)
 @pytest.mark.parametrize("node_of_pair", ["a", "b"])
-def test_check_accepts_an_interface_that_its_pod_has_set_down(cluster: Cluster, node_of_pair: str) -> None:
-    """Also one with an IPv6 address, which the kernel removes, and the far end of a vEth.
+def test_check_accepts_an_interface_that_its_pod_has_set_down(
+    cluster: Cluster, node_of_pair: str, wiring: Wiring
+) -> None:
+    """Also one with an IPv6 address, which the kernel removes, and the far end on the same node.
 
-    An interface that was never brought up is a fault.
+    Nothing lowers the carrier in panel wiring: there is no agent, or it waits for the lock. An interface that was never
+    brought up is a fault.
     """
     node = cluster.a if node_of_pair == "a" else cluster.b
-    link = {"peer": "pair-pod", "ifname": "in1", "peer_ifname": "in2", "addresses": ["fd00::1/64", "fd00::2/64"]}
+    ends = {"peer": "pair-pod", "ifname": "in1", "peer_ifname": "in2", "addresses": ["fd00::1/64", "fd00::2/64"]}
+    link = {**ends, "wiring": wiring}
     primary = cluster.pod("primary-pod", {"ratchet": "true"}, cluster.a, **{"ratchet.links": json.dumps([link])})
     pair = cluster.pod("pair-pod", {"ratchet": "true"}, node)
     cluster.add_all((cluster.a, primary), (node, pair))
