@@ -259,7 +259,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(_LINKS, "wait", "SECONDS",
            "longest time that ADD waits for peers; 0: ADD does not wait. wait in the network configuration and "
            "ratchet.wait of the pod override it",
-           _seconds(0, WAIT_MAX_SECONDS), default_text=f"{AGENT_WAIT_SECONDS:g}; for links in panel wiring 0"),
+           _seconds(0, WAIT_MAX_SECONDS), default_text=f"0; for links in direct wiring {AGENT_WAIT_SECONDS:g}"),
     Option(_LINKS, "wait_policy", "POLICY",
            "result of ADD if the peers did not come in time. proceed: ADD succeeds, and the agent completes the link "
            "later. require: ADD fails with code 11. wait_policy in the network configuration overrides it",

@@ -18,7 +18,7 @@ class Wiring(StrEnum):
 
 
 # The wiring of links for which none is declared, on nodes that do not set another one.
-DEFAULT_WIRING = Wiring.DIRECT
+DEFAULT_WIRING = Wiring.PANEL
 
 
 class Kind(StrEnum):

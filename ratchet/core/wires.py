@@ -127,7 +127,7 @@ def _port(record: Link, side: Side, mtu: int, location: Location) -> InterfaceSp
         raise InvalidIntentError(
             f"cannot link pod {end.sandbox.pod if end.sandbox else end.name}: state: {end.ifname} is in direct wiring, "
             "whose links cannot be down",
-            details="Set wiring: panel and restart both pods, or omit state.",
+            details="Delete both pods, then start them in panel wiring, or omit state.",
         )
     mac = wanted.mac or end_mac_address(record, side)
     return InterfaceSpec(

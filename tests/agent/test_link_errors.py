@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from ratchet.cli.main import main
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import run_in
@@ -59,10 +60,17 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_the_cause_of_a_failure_after_add_reaches_the_owner(cluster: Cluster, fault: str, capsys: Captured) -> None:
+# In panel wiring, the interface exists before the peer. Only the tunnel can fail later.
+CASES = [*((fault, Wiring.DIRECT) for fault in FAULTS), ("UDP port taken", Wiring.PANEL)]
+
+
+@pytest.mark.parametrize(("fault", "wiring"), CASES)
+def test_the_cause_of_a_failure_after_add_reaches_the_owner(
+    cluster: Cluster, fault: str, wiring: Wiring, capsys: Captured
+) -> None:
     make_fault, cause = FAULTS[fault]
-    primary = cluster.pod("primary-pod", {"ratchet": "true"}, cluster.a, **{"ratchet.links": json.dumps([SPEC])})
+    links = json.dumps([{**SPEC, "wiring": wiring}])
+    primary = cluster.pod("primary-pod", {"ratchet": "true"}, cluster.a, **{"ratchet.links": links})
     cluster.add_all((cluster.a, primary))
     with make_fault(cluster, primary):
         pair = cluster.pod("pair-pod", PAIR, cluster.b)

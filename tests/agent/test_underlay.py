@@ -14,7 +14,7 @@ from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
 from tests.support.cluster import PATIENT, Cluster, running
-from tests.support.wired import wired_pair
+from tests.support.wired import tunnels_of, wired_pair
 
 
 @pytest.fixture
@@ -92,7 +92,8 @@ def test_both_ends_of_a_tunnel_take_the_smaller_mtu_of_their_nodes(cluster: Clus
 
 
 def test_a_declared_mtu_above_the_changed_underlay_of_the_peer_is_an_event(cluster: Cluster) -> None:
-    cluster.bed.create_topology("lab", "- {endpoints: [a:in1, b:in2], mtu: [1450, null]}")
+    """In direct wiring. A tunnel in panel wiring sends such packets in fragments."""
+    cluster.bed.create_topology("lab", "- {endpoints: [a:in1, b:in2], mtu: [1450, null], wiring: direct}")
     a, b = (cluster.pod(name, {"ratchet": "true"}, node) for name, node in (("a", cluster.a), ("b", cluster.b)))
     cluster.add_all((cluster.a, a), (cluster.b, b))
     cluster.wait_until(State.LINKED, "default.a.in1.b.in2")
@@ -130,9 +131,10 @@ def test_tunnels_follow_their_nodes_to_another_address_family(cluster: Cluster) 
     cluster.assert_nothing_left()
 
 
-def test_a_tunnel_within_a_node_follows_it_to_another_address_family_and_mtu(cluster: Cluster) -> None:
+@pytest.mark.parametrize("wiring", Wiring)
+def test_a_tunnel_within_a_node_follows_it_to_another_address_family_and_mtu(cluster: Cluster, wiring: Wiring) -> None:
     """The agent changes one end after the other, so that they differ for a moment."""
-    cluster.bed.create_topology("lab", "- {endpoints: [a:in1, b:in2], kind: vxlan, mtu: 1400}")
+    cluster.bed.create_topology("lab", f"- {{endpoints: [a:in1, b:in2], kind: vxlan, mtu: 1400, wiring: {wiring}}}")
     a, b = (cluster.pod(name, {"ratchet": "true"}, cluster.a) for name in ("a", "b"))
     cluster.add_all((cluster.a, a), (cluster.a, b))
     link = "default.a.in1.b.in2"
@@ -147,8 +149,8 @@ def test_a_tunnel_within_a_node_follows_it_to_another_address_family_and_mtu(clu
         return underlays == [(mtu, (v6,))] * 2 and derive(record) is State.LINKED
 
     wait_for("a tunnel over IPv6", lambda: has_recorded(1500))
-    for end in ((a, "in1"), (b, "in2")):
-        assert cluster.show(*end)["linkinfo"]["info_data"]["local6"] == v6
+    tunnels = tunnels_of(cluster, cluster.a, [(a, "in1"), (b, "in2")])
+    assert [one["local6"] for one in tunnels] == [v6, v6]
     set_mtu(cluster.a, 1400)
     wait_for("an event at both", lambda: cluster.pods_with_event("InvalidIntent") == {a.pod.uid, b.pod.uid})
     set_mtu(cluster.a, 1500)

@@ -28,7 +28,7 @@ from tests.support.topologies import LIMITED, LIMITS, topologies_over
 BASE: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet", "wait": 45, "wait_policy": "require"}
 OPTIONS: dict[str, object] = {"vxlan_port": 8472, "wait": 30, "wait_policy": "proceed", "vni_range": "500-509"}
 ELSEWHERE = "elsewhere"
-PANEL = {"wiring": "panel"}
+DIRECT = {"wiring": "direct"}
 # A plugin that writes its configuration to a folder and prints a result without addresses.
 SCRIPT = """#!/bin/sh
 cat > {folder}/$CNI_COMMAND
@@ -152,7 +152,7 @@ def _vxlan_ports(cluster: Cluster, _: Path) -> None:
         answer = cluster.a.call("ADD", sandbox, config={**BASE, "vxlan_ports": [9000, 9010]})
         assert answer.json["code"] == 7
         assert answer.error.endswith("vxlan_ports must include 4789-4791 for the vxlan_port 4789, not 9000-9010")
-    link = {"peer": "x", "ifname": "in1", "peer_ifname": "in1", "vxlan_port": 9005}
+    link = {"peer": "x", "ifname": "in1", "peer_ifname": "in1", "vxlan_port": 9005, **DIRECT}
     hub = cluster.pod("hub", {"ratchet": "true"}, cluster.a, **{"ratchet.links": json.dumps([link])})
     peer = cluster.pod("x", {"ratchet": "true", "ratchet.primary": "false"}, cluster.b)
     cluster.a.config = cluster.b.config = {**BASE, "vxlan_ports": [4789, 9010]}
@@ -176,7 +176,7 @@ def _wiring(cluster: Cluster, _: Path) -> None:
     hub = cluster.pod("hub", {"ratchet": "true"}, cluster.a, **{"ratchet.links": json.dumps([item])})
     config, postponed = {**BASE, "wait": 0}, "panel wiring postponed, because not all agents read its records link="
     with earlier_agent(cluster.bed.store), sandbox_without_peer(cluster) as labelled:
-        for keys, sandbox, is_postponed in (({}, hub, False), (PANEL, labelled, False), (PANEL, hub, True)):
+        for keys, sandbox, is_postponed in ((DIRECT, hub, False), ({}, labelled, False), ({}, hub, True)):
             answer = cluster.a.call("ADD", sandbox, config={**config, **keys})
             assert answer.json["code"] == 11
             assert (f"{postponed}default.hub.in1.nobody.in1" in answer.stderr) is is_postponed
@@ -366,7 +366,7 @@ VALUES = {
     "annotation_bytes_per_namespace": 1024,
     "state_dir": "/nowhere",
     "vxlan_ports": [9000, 9010],
-    **PANEL,
+    **DIRECT,
     "vni_range": [700, 709],
     "links_per_pod": 1,
     "links_per_namespace": 1,

@@ -13,6 +13,7 @@ from functools import partial
 import pytest
 from aiohttp import web
 
+from ratchet.core.kinds import Kind, Wiring
 from ratchet.core.model import State
 from ratchet.core.naming import record_name
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
@@ -54,14 +55,15 @@ def pods(cluster: Cluster, **properties: object) -> tuple[Sandbox, Sandbox, Sand
     )
 
 
-def test_a_router_gets_each_link_with_its_properties(cluster: Cluster) -> None:
+@pytest.mark.parametrize("wiring", Wiring)
+def test_a_router_gets_each_link_with_its_properties(cluster: Cluster, wiring: Wiring) -> None:
     mac = "02:11:22:33:44:55"
-    router, x, y = pods(cluster, mtu=1400, mac=[None, mac])
+    router, x, y = pods(cluster, mtu=1400, mac=[None, mac], wiring=wiring)
     cluster.add_all((cluster.a, router), (cluster.a, x), (cluster.b, y))
     for name in ("default.hub.eth1.x.up0", "default.hub.eth2.y.up0"):
         cluster.wait_until(State.LINKED, name)
     kinds = {ifname: cluster.show(router, ifname)["linkinfo"]["info_kind"] for ifname in ("eth1", "eth2")}
-    assert kinds == {"eth1": "veth", "eth2": "vxlan"}
+    assert kinds == {"eth1": "veth", "eth2": "vxlan" if wiring is Wiring.DIRECT else "veth"}
     for sandbox, ifname in ((router, "eth1"), (router, "eth2"), (x, "up0"), (y, "up0")):
         assert cluster.show(sandbox, ifname)["mtu"] == 1400
     assert [cluster.show(one, "up0")["address"] for one in (x, y)] == [mac, mac]
@@ -72,9 +74,11 @@ def test_a_router_gets_each_link_with_its_properties(cluster: Cluster) -> None:
     cluster.assert_nothing_left()
 
 
-def test_a_veth_and_a_vxlan_get_routes_sysctls_and_rate(cluster: Cluster) -> None:
+@pytest.mark.parametrize("wiring", Wiring)
+def test_links_on_one_node_and_across_nodes_get_routes_sysctls_and_rate(cluster: Cluster, wiring: Wiring) -> None:
     router, x, y = pods(
         cluster,
+        wiring=wiring,
         routes=[None, {"to": "0.0.0.0/0", "metric": 900}],
         sysctls={"net.ipv4.conf.IFNAME.forwarding": 1},
         txqlen=77,
@@ -99,7 +103,8 @@ def test_a_veth_and_a_vxlan_get_routes_sysctls_and_rate(cluster: Cluster) -> Non
 
 
 def test_kind_vxlan_makes_a_tunnel_on_one_node_and_across_nodes(cluster: Cluster) -> None:
-    router, x, y = pods(cluster, kind="vxlan", vxlan_port=4797)
+    """In direct wiring. test_panel_links.py has the same in panel wiring."""
+    router, x, y = pods(cluster, kind="vxlan", vxlan_port=4797, wiring="direct")
     cluster.add_all((cluster.a, router), (cluster.a, x), (cluster.b, y))
     for name in ("default.hub.eth1.x.up0", "default.hub.eth2.y.up0"):
         cluster.wait_until(State.LINKED, name)
@@ -140,7 +145,8 @@ def test_a_tunnel_on_a_port_that_is_not_allowed_is_rejected(cluster: Cluster, po
 
 @pytest.mark.daemonless
 def test_the_error_of_an_excessive_mtu_names_the_maximum(cluster: Cluster) -> None:
-    router, x, y = pods(cluster, mtu=[1451, None])
+    """In direct wiring. test_panel_mtu.py has the same in panel wiring."""
+    router, x, y = pods(cluster, mtu=[1451, None], wiring="direct")
     waiting = [cluster.start("ADD", *one) for one in ((cluster.a, x), (cluster.b, y))]
     refused = cluster.a.add(router)
     assert refused.status == 1
@@ -173,8 +179,8 @@ def test_a_topology_links_pods_without_declarations(cluster: Cluster) -> None:
     cluster.add_all(*placed)
     for name in LAB_LINKS:
         cluster.wait_until(State.LINKED, name)
-    (_, a), (_, b), (_, c) = placed
-    assert [cluster.show(b, ifname)["linkinfo"]["info_kind"] for ifname in ("in2", "mid1")] == ["vxlan", "veth"]
+    (_, a), _, (_, c) = placed
+    assert [cluster.bed.links()[name].kind for name in LAB_LINKS] == [Kind.VXLAN, Kind.PATCH]
     assert cluster.show(c, "mid2")["mtu"] == 1400
     for sandbox, address in ((a, "10.0.1.2"), (c, "10.0.2.1")):
         wait_for(f"a ping to {address}", partial(cluster.pings, sandbox, address))

@@ -23,17 +23,17 @@ ADDRESSES = {"r1": "10.1.0.1", "r2": "10.1.0.2"}
 
 
 @contextmanager
-def defaulting_to_panel(cluster: Cluster, node: Kubelet, host: str) -> Iterator[None]:
-    """Give a node the default wiring panel within the block."""
+def defaulting_to_direct(cluster: Cluster, node: Kubelet, host: str) -> Iterator[None]:
+    """Give a node the default wiring direct within the block."""
     if host == "daemonless":
-        node.config = {**node.config, "wiring": "panel"}
+        node.config = {**node.config, "wiring": "direct"}
         yield
         return
     agent = cluster.bed.agents[node.host.name]
     before = agent.options
     agent.stop()
     try:
-        agent.options = {**before, "wiring": "panel"}
+        agent.options = {**before, "wiring": "direct"}
         agent.start()
         yield
     finally:
@@ -88,26 +88,31 @@ def test_two_pods_are_linked_through_the_panel(cluster: Cluster, node_of_pair: s
     cluster.assert_nothing_left()
 
 
+@pytest.mark.parametrize(("wiring", "kind"), [("", Kind.PATCH), ("panel", Kind.PATCH), ("direct", Kind.VETH)])
 @pytest.mark.parametrize("declared", ["ratchet.links", "topology"])
-def test_a_link_declares_its_wiring_where_it_declares_the_rest(cluster: Cluster, declared: str) -> None:
+def test_a_link_declares_its_wiring_where_it_declares_the_rest(
+    cluster: Cluster, declared: str, wiring: str, kind: Kind
+) -> None:
+    """Without a declared wiring, it is in panel wiring."""
     annotations: Mapping[str, str] = {}
+    wirings = {"wiring": wiring} if wiring else {}
     if declared == "topology":
-        cluster.bed.create_topology("lab", '- {endpoints: ["r1:eth1", "r2:eth1"], wiring: panel}')
+        cluster.bed.create_topology("lab", json.dumps([{"endpoints": ["r1:eth1", "r2:eth1"], **wirings}]))
     else:
-        link = {"peer": "r2", "ifname": "eth1", "peer_ifname": "eth1", "wiring": "panel"}
+        link = {"peer": "r2", "ifname": "eth1", "peer_ifname": "eth1", **wirings}
         annotations = {"ratchet.links": json.dumps([link])}
     one = cluster.pod("r1", {"ratchet": "true"}, cluster.a, **annotations)
     other = cluster.pod("r2", {"ratchet": "true"}, cluster.a)
     cluster.add_all((cluster.a, one), (cluster.a, other))
     (record,) = cluster.bed.links().values()
-    assert (record.wiring, record.kind) == (Wiring.PANEL, Kind.PATCH)
+    assert (record.wiring, record.kind) == (wiring or Wiring.PANEL, kind)
     wait_for("the carrier", lambda: all(has_carrier(cluster, sandbox, "eth1") for sandbox in (one, other)))
 
 
 @pytest.mark.parametrize("first", ["a", "b"])
 def test_the_record_decides_between_nodes_of_different_defaults(cluster: Cluster, host: str, first: str) -> None:
-    """The default of node b is panel. The pod that starts first creates the record."""
-    with defaulting_to_panel(cluster, cluster.b, host):
+    """The default of node b is direct. The pod that starts first creates the record."""
+    with defaulting_to_direct(cluster, cluster.b, host):
         cluster.bed.create_topology("lab", '- endpoints: ["r1:eth1", "r2:eth1"]')
         nodes = cluster.bed.kubelets
         pods = {node: cluster.pod(name, {"ratchet": "true"}, nodes[node]) for name, node in (("r1", "a"), ("r2", "b"))}
@@ -117,7 +122,7 @@ def test_the_record_decides_between_nodes_of_different_defaults(cluster: Cluster
         cluster.add_all(placed[1])
         assert cluster.end(running).status == 0
         (record,) = cluster.bed.links().values()
-        assert record.wiring is (Wiring.DIRECT if first == "a" else Wiring.PANEL)
+        assert record.wiring is (Wiring.PANEL if first == "a" else Wiring.DIRECT)
         cluster.wait_until(State.LINKED, record.name)
         wait_for("the carrier", lambda: all(has_carrier(cluster, sandbox, "eth1") for sandbox in pods.values()))
         cluster.delete_all(*placed)

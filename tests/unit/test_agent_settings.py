@@ -35,7 +35,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "host_root": ("/host", "/host"),
     "parent_interface": ("bond0.100", "bond0.100"),
     "parent_address": ("2001:db8::7", "2001:db8::7"),
-    "wiring": ("panel", "panel"),
+    "wiring": ("direct", "direct"),
     "vxlan_port": ("8472", 8472),
     "vxlan_ports": ("4780-4799", (4780, 4799)),
     "guard": ("off", False),
@@ -98,7 +98,7 @@ def test_the_defaults() -> None:
         "host_root": "",
         "parent_interface": None,
         "parent_address": None,
-        "wiring": "direct",
+        "wiring": "panel",
         "vxlan_port": 4789,
         "vxlan_ports": None,
         "guard": True,
@@ -392,7 +392,7 @@ def test_help_lists_every_option_with_its_default_and_variable(capsys: pytest.Ca
         assert flag(name) in message
         assert variable(name) in message
     assert "(default: :9472; env: RATCHET_METRICS_ADDR)" in message
-    assert "(default: 5; for links in panel wiring 0; env: RATCHET_WAIT)" in message
+    assert "(default: 0; for links in direct wiring 5; env: RATCHET_WAIT)" in message
     assert "(default: on; env: RATCHET_EVENTS)" in message
 
 

@@ -49,7 +49,7 @@ def test_every_key_but_name_and_type_is_optional() -> None:
     assert (config.delegate, config.boot_network) == (None, None)
     assert (config.parent_interface, config.parent_address, config.kubeconfig) == (None, None, None)
     assert (config.namespace, config.wait, config.vxlan_port) == ("ratchet", None, None)
-    assert config.wiring is Wiring.DIRECT
+    assert config.wiring is Wiring.PANEL
     assert config.vni_range == (11, 16777215)
     assert config.limits == LinkLimits(1024, 16384)
     assert (config.log_file, config.log_level, config.state_dir) == (None, "info", None)

@@ -178,9 +178,9 @@ def greater_declares() -> WantedLink:
 
 
 def test_a_new_record_has_the_new_name_once_every_node_reads_the_format() -> None:
-    for schemas in ([], [2], [2, 2], [2, 3]):
+    for schemas, schema in (([], 3), ([2], 2), ([2, 2], 2), ([2, 3], 2), ([3, 3], 3)):
         link = StoredRecords(schemas=schemas).as_recorded(greater_declares())
-        assert (link.name, link.schema) == (LINK_NAME, 2)
+        assert (link.name, link.schema) == (LINK_NAME, schema)
 
 
 def test_a_new_record_has_the_earlier_format_while_an_earlier_version_runs() -> None:

@@ -205,6 +205,11 @@ def test_the_nodes_default_is_the_wiring_of_new_records(default: Wiring, way: st
     assert link.wiring is (default if follows else DIRECT)
 
 
+def test_links_of_topologies_and_annotations_are_in_panel_wiring_if_nothing_else_is_set() -> None:
+    wirings = {way: Records(schemas=[3]).as_recorded(link_of(make())).wiring for way, make in WAYS.items()}
+    assert wirings == {"topology": PANEL, "annotation": PANEL, "labels": DIRECT}
+
+
 # The record that exists
 
 
