@@ -1,7 +1,7 @@
 """A link of one namespace while a pod of another one, the hog, has many links: ms, and the ratio to the link alone.
 
-The hog has no peers: its ADD joins all of its links, and its DEL leaves them. The other link is a vEth. It is measured
-from its first ADD until it is linked, then its two DELs are. All pods are on one node.
+All links are in direct wiring. The hog has no peers: its ADD joins all of its links, and its DEL leaves them. The other
+link is a vEth. It is measured from its first ADD until it is linked, then its two DELs are. All pods are on one node.
 
 Run it as root: `python -m tests.bench.bench_fairness`.
 """
@@ -71,7 +71,7 @@ class Bench:
         self.bed.namespace = HOG
         for first in range(0, LINKS_PER_POD, IN_TOPOLOGY):
             numbers = range(first, min(LINKS_PER_POD, first + IN_TOPOLOGY))
-            lines = (f"- endpoints: [hub:e{number}, p{number}:in1]" for number in numbers)
+            lines = (_line(f"hub:e{number}", f"p{number}:in1") for number in numbers)
             self.bed.create_topology(f"hog-{first}", "\n".join(lines))
         (netns,) = add_namespaces(self.bed.hosts, "hub")
         return sandbox_in(netns, self.bed.create_pod("hub", LABELS, "a"))
@@ -81,7 +81,7 @@ class Bench:
         self.count += 1
         self.bed.namespace = OTHER
         names = [f"{side}{self.count}" for side in "pq"]
-        self.bed.create_topology(f"link-{self.count}", f"- endpoints: [{names[0]}:in1, {names[1]}:in1]")
+        self.bed.create_topology(f"link-{self.count}", _line(f"{names[0]}:in1", f"{names[1]}:in1"))
         pods = [self.bed.create_pod(name, LABELS, "a") for name in names]
         netns = add_namespaces(self.bed.hosts, *names)
         sandboxes = [sandbox_in(one, pod) for one, pod in zip(netns, pods, strict=True)]
@@ -110,7 +110,7 @@ class Bench:
         alone = self.times[ALONE]
         for command in self.hog:
             loaded = self.times[command]
-            name = f"agent: a link during the {command} of another namespace's pod with {LINKS_PER_POD} links"
+            name = f"agent: a direct link during the {command} of another namespace's pod with {LINKS_PER_POD} links"
             for what, ms, base in (
                 ("until linked", loaded.linked, alone.linked),
                 ("DELs", loaded.deleted, alone.deleted),
@@ -120,6 +120,10 @@ class Bench:
                     f"{here:.0f} ms, alone {there:.0f} ms; the other {command} takes {self.hog[command]:.0f} ms"
                 )
                 yield at_most(f"{name}, {what}", here / there, "times", RATIO, comparison)
+
+
+def _line(one: str, other: str) -> str:
+    return f"- {{endpoints: ['{one}', '{other}'], wiring: direct}}"
 
 
 def measure(report: Report = print, prefix: str | None = None) -> list[Row]:

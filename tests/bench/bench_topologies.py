@@ -1,9 +1,9 @@
 """The start of topologies of 10, 50 and 100 pods with two agents: does a link cost more in a large topology?
 
-About half of the links are tunnels: every other two pods are on `a`, the others on `b`. The topology and the pods are
-in the API first. Then ADDs through the shim run, CONCURRENCY at a time, in one random order. None waits for its peers.
-A mesh connects each ten pods fully. A Clos fabric has two spines, and the other pods are leaves. So a pod or a leaf has
-as many links in 100 pods as in 10.
+The links are in direct wiring. About half of them are tunnels: every other two pods are on `a`, the others on `b`. The
+topology and the pods are in the API first. Then ADDs through the shim run, CONCURRENCY at a time, in one random order.
+None waits for its peers. A mesh connects each ten pods fully. A Clos fabric has two spines, and the other pods are
+leaves. So a pod or a leaf has as many links in 100 pods as in 10.
 
 The CPU per link is also given relative to that of a GET of a Node through the same client, measured between the
 rounds. So figures of machines of different speeds can be compared.
@@ -233,7 +233,7 @@ def median(found: Sequence[BringUp]) -> BringUp:
 
 def _rows(shape: str, found: dict[int, BringUp]) -> list[Row]:
     few, some, many = found[FEW], found[SOME], found[MANY]
-    name = f"agents: {shape} of {MANY} pods, {many.links} links"
+    name = f"agents: {shape} of {MANY} pods, {many.links} direct links"
 
     def smaller(few: float, some: float) -> str:
         return f"{SOME} pods {some:.3g}, {FEW} pods {few:.3g}"
@@ -265,7 +265,7 @@ def _rows(shape: str, found: dict[int, BringUp]) -> list[Row]:
 
 
 def _rows_of_few(shape: str, few: BringUp) -> list[Row]:
-    name = f"agents: {shape} of {FEW} pods, {few.links} links"
+    name = f"agents: {shape} of {FEW} pods, {few.links} direct links"
     conflicts = Row(f"{name}, 409 conflicts per link", few.conflicts, "requests")
     requests, cpu = f"{name}, API requests per link", f"{name}, CPU per link"
     parts = f"{few.writes:.2g} writes and {few.events:.2g} Events of these"
