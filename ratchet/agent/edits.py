@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from ratchet.core.drift import as_followed
 from ratchet.core.intent import WantedLink, names_of
 from ratchet.core.intent.topologies import Faulty, drawn_links
 from ratchet.core.model import Link, Side
@@ -19,11 +20,11 @@ from ratchet.node.journal import HeldEnd, SandboxEntry
 def followed(end: HeldEnd, wanted: WantedLink) -> HeldEnd:
     """The held end with its link as declared now, under the name, the format and the wiring of its record.
 
-    Returns `end` itself if nothing has changed, or if it follows no edits.
+    Returns `end` itself if nothing has changed, or if it follows no edits. A `state` waits for panel wiring.
     """
     if end.declared:
         return end
-    link = wanted.link.oriented_as(end.wanted)
+    link = as_followed(wanted.link.oriented_as(end.wanted), end.wanted)
     if not wanted.live or end.wanted.intends_the_same_as(link):
         return end if end.live is wanted.live else replace(end, live=wanted.live)
     link = replace(link, name=end.link, schema=end.wanted.schema, wiring=end.wanted.wiring)

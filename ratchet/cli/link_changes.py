@@ -177,7 +177,7 @@ class _Comparison:
 def _words_of_edit(earlier: WantedLink, one: WantedLink) -> tuple[str, ...]:
     """The differences between two declarations of a link that is not made yet."""
     wirings = (f"wiring {one.wiring or 'none'} instead of {earlier.wiring or 'none'}",)
-    settings = declared_differences(earlier.link, one).settings
+    settings = declared_differences(replace(earlier.link, wiring=Wiring.PANEL), one).settings
     return (*wirings, *settings) if one.wiring is not earlier.wiring else settings
 
 

@@ -6,9 +6,9 @@ Running pods follow those of topologies; the others wait for a restart of the pr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
-from ratchet.core.endpoint_spec import EndpointSpec, rate_text
+from ratchet.core.endpoint_spec import EndpointSpec, EndState, rate_text
 from ratchet.core.intent import Wanted, WantedLink
 from ratchet.core.kinds import Wiring
 from ratchet.core.model import Encapsulation, End, Link, Side
@@ -83,9 +83,19 @@ def edits(record: Link, wanted: WantedLink | None, refusal: InvalidIntentError |
     return Edits(found.words, live=wanted.live and not found.wiring)
 
 
+def as_followed(declared: Link, made: Link) -> Link:
+    """The declared link as running pods can follow it: a `state` waits until the link is in panel wiring."""
+    if made.wiring is Wiring.PANEL:
+        return declared
+    for side in Side:
+        end = declared.end(side)
+        declared = declared.with_end(side, replace(end, properties=replace(end.properties, state=EndState.UP)))
+    return declared
+
+
 def declared_differences(made: Link, wanted: WantedLink) -> DeclaredDifferences:
     """The differences between a link as it was declared, such as its record, and as it is declared now."""
-    wiring, link = tuple(_wiring_edits(made.wiring, wanted.wiring)), wanted.link.oriented_as(made)
+    wiring, link = tuple(_wiring_edits(made, wanted)), as_followed(wanted.link.oriented_as(made), made)
     if made.intends_the_same_as(link):
         return DeclaredDifferences(wiring)
     primary, pair = (
@@ -97,10 +107,11 @@ def declared_differences(made: Link, wanted: WantedLink) -> DeclaredDifferences:
     )
 
 
-def _wiring_edits(made: Wiring, declared: Wiring | None) -> Iterator[str]:
-    """Without a declared wiring, none is wanted: the node's default is for new links."""
-    if declared is not None and declared is not made:
-        yield f"wiring {declared} instead of {made}, which needs a restart of both pods at once"
+def _wiring_edits(made: Link, wanted: WantedLink) -> Iterator[str]:
+    """Without a declared wiring or `state`, none is wanted: the node's default is for new links."""
+    required, why = wanted.required_wiring, " for its state" if wanted.wiring is None else ""
+    if required is not None and required is not made.wiring:
+        yield f"wiring {required} instead of {made.wiring}{why}, which needs a restart of both pods at once"
 
 
 def _encapsulation_edits(made: Encapsulation, wanted: Encapsulation) -> Iterator[str]:

@@ -12,6 +12,7 @@ import pytest
 
 from ratchet.cli.declarations import Declarations, Files
 from ratchet.cli.link_changes import Change, LinkChange, link_changes
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import State
 from ratchet.core.pod import Topology
 from ratchet.datapath import ethtool, netns
@@ -84,6 +85,15 @@ def indexes(cluster: Cluster, *placed: Placed) -> list[int]:
     return [cluster.show(sandbox, "in1")["ifindex"] for _, sandbox in placed]
 
 
+def troubles_of(cluster: Cluster, *placed: Placed) -> set[str]:
+    """The reasons of the Events of these pods that report trouble. Events of earlier tests' pods stay."""
+    return {
+        reason
+        for reason in ("LinkLost", "LinkFailed", "WantsRestart", "InvalidIntent")
+        if cluster.pods_with_event(reason) & {sandbox.pod.uid for _, sandbox in placed}
+    }
+
+
 def names(cluster: Cluster, placed: Placed) -> list[str]:
     """The records that hold the interface of a pod."""
     return [record.name for record in held_at(cluster.bed, placed[1], "in1")]
@@ -109,7 +119,7 @@ def test_an_edit_of_settings_changes_the_running_interfaces(cluster: Cluster, no
             assert_edited(cluster, x, y, edit)
         assert cluster.pings(y[1], TO_X)
     assert indexes(cluster, x, y) == before
-    assert cluster.pods_with_event("LinkLost") == cluster.pods_with_event("WantsRestart") == set()
+    assert troubles_of(cluster, x, y) == set()
     cluster.bed.edit_topology("lab", topology({}, wiring))
     wait_for("the first settings", lambda: generation(cluster) == len(EDITS) + 2)
     assert cluster.show(x[1], "in1")["txqlen"] == 1000
@@ -170,7 +180,7 @@ def test_an_end_moves_to_another_peer(cluster: Cluster, node_of_z: str, wiring: 
         assert_one_link(cluster, x[1], peer[1])
         wait_for("the old interface", lambda left=left: cluster.interfaces(left[1]) == [])  # type: ignore[misc]
         assert identity(cluster, x) == before or wiring == "direct"
-    assert cluster.pods_with_event("WantsRestart") == set()
+    assert "WantsRestart" not in troubles_of(cluster, x, y, z)
 
 
 def rx_packets(placed: Placed) -> int:
@@ -210,6 +220,24 @@ def test_a_link_is_held_down_and_cut(cluster: Cluster, node_of_y: str, kind: str
     assert not has_carrier(cluster, x[1], "in1")
     becomes(None, carrier=True)
     wait_for("a ping", lambda: cluster.pings(x[1], TO_Y))
+
+
+@pytest.mark.parametrize("node_of_y", ["a", "b"])
+def test_a_state_waits_until_both_pods_of_a_direct_link_restart(cluster: Cluster, node_of_y: str) -> None:
+    """As of a link that was up when panel wiring became the default. The link follows its other edits."""
+    x, y = linked(cluster, node_of_y, topology({}, "direct"))
+    link: dict[str, object] = {"endpoints": ["x:in1", "y:in1"], "addresses": [X, Y]}
+    cluster.bed.edit_topology("lab", json.dumps([{**link, "state": "down", "mtu": 1300}]))
+    wait_for("an Event", lambda: troubles_of(cluster, x) == {"WantsRestart"})
+    wait_for("the edited MTU", lambda: cluster.show(x[1], "in1")["mtu"] == 1300)
+    assert cluster.pings(x[1], TO_Y)
+    assert troubles_of(cluster, x, y) == {"WantsRestart"}
+    for node, sandbox in (x, y):
+        assert node.delete(sandbox).status == 0
+    again = [(node, cluster.sandbox(node, sandbox.pod)) for node, sandbox in (x, y)]
+    add_all(cluster, *again)
+    wait_for("the record", lambda: [one.wiring for one in cluster.bed.links().values()] == [Wiring.PANEL])
+    assert not any(has_carrier(cluster, sandbox, "in1") for _, sandbox in again)
 
 
 @pytest.mark.parametrize("node_of_y", ["a", "b"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ratchet.core.drift import edits, edits_of
-from ratchet.core.endpoint_spec import EndpointSpec, Route
+from ratchet.core.endpoint_spec import EndpointSpec, EndState, Route
 from ratchet.core.intent import WantedLink, wanted_links
 from ratchet.core.kinds import Wiring
 from ratchet.core.model import Encapsulation, Link, Side
@@ -65,6 +65,17 @@ def test_another_declared_wiring_is_an_edit_and_a_default_is_none() -> None:
     patched = replace(veth(), wiring=Wiring.PANEL)
     assert not edits(patched, declared(wanted(), Wiring.PANEL))
     assert not edits(patched, declared(wanted()))
+
+
+def test_a_state_asks_a_direct_link_for_panel_wiring_and_is_followed_later() -> None:
+    """A link that was direct before panel wiring was the default has no declared wiring."""
+    down = edit_properties(mtu=1400, state=EndState.DOWN)(wanted())
+    live = replace(declared(down), live=True)
+    words = "wiring panel instead of direct for its state, which needs a restart of both pods at once"
+    found = edits(veth(), live)
+    assert (found.words, found.live) == ((words, "in1: mtu 1400 instead of none"), False)
+    patched = edits(replace(veth(), wiring=Wiring.PANEL), live)
+    assert (patched.words, patched.live) == (("in1: mtu 1400 instead of none", "in1: state down instead of up"), True)
 
 
 @pytest.mark.parametrize("record", [wanted(), joined(None, own(Side.PAIR))])

@@ -132,6 +132,19 @@ def test_another_wiring_waits_for_a_restart_of_both_pods_and_other_settings_do_n
     assert edit_of({"wiring": wiring}, {}, wiring).change is Change.NONE
 
 
+def test_a_state_waits_until_a_direct_link_is_in_panel_wiring() -> None:
+    words = "wiring panel instead of direct for its state, which needs a restart of both pods at once"
+    restart = f"wants a restart of pod default/x: {words}"
+    assert edit_of({}, {"state": "down"}, Wiring.DIRECT) == LinkChange(LINK, Change.RESTART, (restart,))
+    states = ("e1: state down instead of up",) * 2
+    assert edit_of({}, {"state": "down"}, Wiring.PANEL) == LinkChange(LINK, Change.IN_PLACE, states)
+
+
+def test_a_state_of_a_link_that_no_pod_has_joined_is_an_edit() -> None:
+    found = changed(Declarations([], [topology(item())]), Files(topologies=[topology(item(state="down"))]), [])[LINK]
+    assert found.details[:2] == ("e1: state down instead of up",) * 2
+
+
 @BOTH
 def test_an_edit_with_on_edit_restart_waits_for_the_primary(wiring: Wiring) -> None:
     fixed = {"on_edit": "restart"}

@@ -62,15 +62,19 @@ class WantedLink:
         """Whether a topology or another pod declares the link."""
         return any(one.declarer is None or one.declarer.ref != pod.ref for one in self.declarations or (self,))
 
+    @property
+    def required_wiring(self) -> Wiring | None:
+        """The declared wiring, or the one that a `state` needs. None: each node's default will do."""
+        has_state = any(self.link.end(side).properties.state is not EndState.UP for side in SIDES)
+        return Wiring.PANEL if self.wiring is None and has_state else self.wiring
+
     def effective_wiring(self, default: Wiring) -> Wiring:
-        """The wiring for a new record: the declared one, else `default`, the node's. A `state` needs panel wiring.
+        """The wiring for a new record: the required one, else `default`, the node's.
 
         A link that labels declare is direct as in 2017, unless `ratchet.wiring` says otherwise.
         """
-        if self.wiring is not None:
-            return self.wiring
-        if any(self.link.end(side).properties.state is not EndState.UP for side in SIDES):
-            return Wiring.PANEL
+        if self.required_wiring is not None:
+            return self.required_wiring
         by_labels = any(one.declarer is not None and not one.place for one in self.declarations or (self,))
         return Wiring.DIRECT if by_labels else default
 
