@@ -106,8 +106,7 @@ class LinkController:
             if self.calls.is_adding(entry.attachment.container_id):
                 continue
             with about(pod=entry.pod, sandbox=entry.attachment.container_id):
-                if self.membership.may_remove(entry, end):
-                    self.membership.remove_undeclared(entry, end)
+                if self.membership.may_remove(entry, end) and self.membership.remove_undeclared(entry, end):
                     continue
                 try:
                     self._reconcile_end(entry, end)

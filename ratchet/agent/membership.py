@@ -89,9 +89,8 @@ class Membership:
         self._announce_edits(entry, pod, by_record, wanted.refused.get(pod.ref.uid))
         newer = wanted.superseding(pod)
         self._report_name(pod, newer)
-        undeclared = self._possibly_undeclared(entry, by_record) if newer is None else []
         for end in entry.ends:
-            if end in undeclared:
+            if newer is None and self._why_removed(end, by_record) is not None:
                 self._undeclared[entry.attachment, end.link] = pod
                 self.queue.enqueue_link(end.link)
             else:
@@ -158,10 +157,6 @@ class Membership:
 
     # Removing
 
-    def _possibly_undeclared(self, entry: SandboxEntry, by_record: Mapping[str, WantedLink]) -> list[HeldEnd]:
-        """Ends whose link, by the cache, is not declared or is recorded under another name."""
-        return [end for end in entry.ends if self._why_removed(end, by_record) is not None]
-
     def _why_removed(self, end: HeldEnd, by_record: Mapping[str, WantedLink]) -> str | None:
         """Why an end that no peer keeps is removed; None if it stays. `by_record`: the wanted links of the pod.
 
@@ -177,19 +172,24 @@ class Membership:
         name = self.store.as_recorded(link).name
         return None if name == end.link else f"the link is recorded as {name}"
 
-    def remove_undeclared(self, entry: SandboxEntry, end: HeldEnd) -> None:
-        """Remove an end that no peer keeps and whose link is undeclared, both as read from the API now."""
+    def remove_undeclared(self, entry: SandboxEntry, end: HeldEnd) -> bool:
+        """Remove an end that no peer keeps and whose link is undeclared, both as read from the API now.
+
+        Returns False if the end stays.
+        """
         pod = self._undeclared.get((entry.attachment, end.link))
         if pod is None or is_kept(end, self.store.links.get(end.link), entry):
-            return
-        own = self._declared_now(entry, end, pod)
+            return False
+        own, removes = self._declared_now(entry, end, pod), False
         if own is not None and (reason := self._why_removed(end, _by_record(own))) is not None:
             renamed = self._renamed(end, own)
             # The pod's own declaration holds while it runs: such an end moves, and only to a record that exists.
-            if not end.declared or (renamed is not None and self.store.links.get(renamed.link) is not None):
+            removes = not end.declared or (renamed is not None and self.store.links.get(renamed.link) is not None)
+            if removes:
                 successor = None if renamed is not None else self.handover.successor(entry, end, pod, own)
                 self._remove_end(entry, end, reason, renamed, successor)
         self._undeclared.pop((entry.attachment, end.link), None)
+        return removes
 
     def _renamed(self, end: HeldEnd, own: Iterable[OwnEnd]) -> HeldEnd | None:
         """The end, as it was declared when it was taken, under the name and in the wiring of its link's record.

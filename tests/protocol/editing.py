@@ -77,7 +77,7 @@ class Declared:
 
     pods: tuple[Pod, ...]
     topology: tuple[tuple[str, str], ...] = ()
-    properties: str = "on_edit: restart"
+    properties: str = "on_edit: restart, wiring: direct"
 
     @property
     def topologies(self) -> list[Topology]:
@@ -281,9 +281,7 @@ def reconcile(node: str, declared: Declared, link: str, source: Callable[[Declar
         for entry, end in journal.holding(link):
             if calls.is_adding(entry.attachment.container_id):
                 continue
-            if membership.may_remove(entry, end):
-                membership.remove_undeclared(entry, end)
-            else:
+            if not (membership.may_remove(entry, end) and membership.remove_undeclared(entry, end)):
                 controller._reconcile_end(entry, end)
             controller.liveness.remove_dead(link, entry)
 

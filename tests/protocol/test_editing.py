@@ -80,7 +80,7 @@ def renamed(p: str, q: str, *, workers: int = 1, **more: bool) -> Edit:
 
     The arguments are the nodes of the pods.
     """
-    links = "- {{peer: q, ifname: {}, peer_ifname: in1}}"
+    links = "- {{peer: q, ifname: {}, peer_ifname: in1, wiring: direct}}"
     before = Declared((pod_of("p", p, 1, links.format("in1")), pod_of("q", q)))
     after = Declared((pod_of("p", p, 2, links.format("in2")), pod_of("q", q)))
     return Edit(

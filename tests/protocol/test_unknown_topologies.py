@@ -57,7 +57,7 @@ from tests.support.lanes import with_thorough
 
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 TOPOLOGIES = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
-LAB = '- {endpoints: ["x:in1", "y:in1"]}'
+LAB = '- {endpoints: ["x:in1", "y:in1"], wiring: direct}'
 UNCLOSED = LAB.removesuffix("}")
 CUT_SHORT = '- {endpoints: ["x:in1", '  # the text no longer names the running pod
 
@@ -88,6 +88,7 @@ class Restart:
     """The primary x:in1 on node A restarts, while its pair y:in1 runs on node `pair`.
 
     Meanwhile, topologies are `forbidden`, or the topology has `text` under `key`. `deleted`: DEL of x has ended before.
+    `wiring` replaces that of LAB.
     """
 
     pair: str
@@ -95,6 +96,7 @@ class Restart:
     forbidden: bool = False
     text: str = ""
     key: str = "links"
+    wiring: str = "direct"
 
     @property
     def before(self) -> Declared:
@@ -105,7 +107,11 @@ class Restart:
         return self._declared(2)
 
     def _declared(self, number: int) -> Declared:
-        return Declared((pod_of("x", "A", number), pod_of("y", self.pair)), (("x:in1", "y:in1"),))
+        properties = f"on_edit: restart, wiring: {self.wiring}"
+        return Declared((pod_of("x", "A", number), pod_of("y", self.pair)), (("x:in1", "y:in1"),), properties)
+
+    def _topology(self, text: str, key: str = "links") -> tuple[str, str]:
+        return _topology(text.replace("direct", self.wiring), key)
 
     @property
     def link(self) -> str:
@@ -123,7 +129,7 @@ class Restart:
             world = _put(world, *_pod(pod))
         if self.deleted:
             world = Alone(world, "A").run(ending(sandbox_in(self.before, "x"), self.before).stages["1"])
-        return _put(world, *_topology(LAB))
+        return _put(world, *self._topology(LAB))
 
     def search(self) -> Search:
         processes = [self._restart(), self._outage(), self._agent()]
@@ -167,14 +173,14 @@ class Restart:
             if self.forbidden:
                 ask("forbid", TOPOLOGIES)
             else:
-                ask("put", *_topology(self.text, self.key))
+                ask("put", *self._topology(self.text, self.key))
             return "end"
 
         def end() -> str:
             if self.forbidden:
                 ask("allow", TOPOLOGIES)
             else:
-                ask("put", *_topology(LAB))
+                ask("put", *self._topology(LAB))
             return END
 
         return Process("403" if self.forbidden else "editor", "", {"begin": begin, "end": end}, "begin")
@@ -240,6 +246,9 @@ SCENES = {
     "does not parse, the pod is not named": Restart("B", text=CUT_SHORT),
     "another key, VXLAN": Restart("B", text=LAB, key="links.yaml"),
     "another key, vEth": Restart("A", deleted=True, text=LAB, key="links.yaml"),
+    "forbidden, patch": Restart("A", deleted=True, forbidden=True, wiring="panel"),
+    "does not parse, VXLAN in the panel": Restart("B", text=UNCLOSED, wiring="panel"),
+    "another key, VXLAN in the panel": Restart("B", text=LAB, key="links.yaml", wiring="panel"),
 }
 SLOW = ("forbidden, vEth", "does not parse, vEth", "does not parse, the pod is not named")
 
