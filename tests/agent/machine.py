@@ -20,7 +20,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ratchet.core.kinds import Kind
+from ratchet.core.kinds import Kind, Wiring
 from ratchet.core.model import End, Link, State
 from ratchet.core.pod import PodRef
 from ratchet.core.state_machine import derive
@@ -658,9 +658,11 @@ class Game:
                 yield f"{what} has no carrier"
             if device["mtu"] == SHUT_MTU:
                 yield f"{what} still has the MTU of its pod"
-            if device["linkinfo"]["info_kind"] != record.kind:
-                yield f"{what} is no {record.kind}"
-            elif record.kind is Kind.VXLAN and device["linkinfo"]["info_data"]["id"] != record.vni:
+            is_direct = record.wiring is Wiring.DIRECT
+            kind = record.kind if is_direct else Kind.VETH
+            if device["linkinfo"]["info_kind"] != kind:
+                yield f"{what} is no {kind}"
+            elif is_direct and record.kind is Kind.VXLAN and device["linkinfo"]["info_data"]["id"] != record.vni:
                 yield f"{what} has not VNI {record.vni}"
 
     def _undeclared_interfaces(self, shown: Mapping[str, Mapping[str, Json]]) -> Iterator[str]:

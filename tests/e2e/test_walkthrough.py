@@ -48,8 +48,11 @@ def test_an_annotation_declares_several_links(world: World) -> None:
     world.apply(hub, pod("x", "node-a", {"ratchet": "true"}), pod("y", "node-b", {"ratchet": "true"}))
     world.wait("condition=Ready", "pod", "--all")
     world.wait_until_linked(2)
-    kinds = [world.device("hub", ifname)["linkinfo"]["info_kind"] for ifname in ("eth1", "eth2")]
-    assert kinds == ["veth", "vxlan"]
+    assert sorted((data["wiring"], data["kind"]) for data in world.records().values()) == [
+        ("panel", "patch"),
+        ("panel", "vxlan"),
+    ]
+    assert {world.device("hub", ifname)["linkinfo"]["info_kind"] for ifname in ("eth1", "eth2")} == {"veth"}
     assert world.device("y", "up0")["mtu"] == 1400
     for address in ("10.0.1.2", "10.0.2.2"):
         world.wait_for_ping("hub", address)
@@ -90,7 +93,7 @@ def test_link_properties_are_applied_and_edits_apply_at_once_or_at_the_restart(w
     }
     links: list[dict[str, Any]] = [
         {"endpoints": ["a:in1", "b:in2"], "addresses": ["10.0.1.1/24", "10.0.1.2/24"], **wanted},
-        {"endpoints": ["b:mid1", "c:mid2"], "addresses": ["10.0.2.1/24", "10.0.2.2/24"], **wanted},
+        {"endpoints": ["b:mid1", "c:mid2"], "addresses": ["10.0.2.1/24", "10.0.2.2/24"], **wanted, "wiring": "direct"},
         {"endpoints": ["a:own1", "b:own2"], "addresses": ["10.0.3.1/24", "10.0.3.2/24"], "kind": "vxlan"},
     ]
     metadata = {"name": "lab", "labels": {"ratchet.topology": "true"}}
@@ -99,7 +102,7 @@ def test_link_properties_are_applied_and_edits_apply_at_once_or_at_the_restart(w
     world.apply(lab, *(pod(name, node, {"ratchet": "true"}) for name, node in nodes.items()))
     assert world.ratchet("wait", "-n", world.namespace).splitlines()[-1] == "3 of 3 links are linked"
     world.wait("condition=Ready", "pod", "--all")
-    for end, kind in (("a:in1", "veth"), ("b:mid1", "vxlan")):
+    for end, kind in (("a:in1", "cable"), ("b:mid1", "vxlan")):
         seen = json.loads(world.ratchet("inspect", end, "-n", world.namespace, "-o", "json"))["observed"]["primary"]
         device = seen["device"]
         assert (seen["fault"], seen["differences"], device["kind"]) == ("", [], kind)
