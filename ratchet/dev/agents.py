@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,9 @@ def spawn(agent: AgentProcess, config: Path) -> Process:
     """Start the command `ratchet agent` in the agent's node, with its output appended to the log."""
     # The kernel kills the agent when its parent ends, even by SIGKILL (prctl(2), PR_SET_PDEATHSIG).
     bound = ["setpriv", "--pdeathsig", "KILL"]
+    if agent.capabilities is not None:  # a program of root gets those of the bounding set (capabilities(7))
+        kept = (f"+{name.lower()}" for name in sorted(agent.capabilities))
+        bound += ["--inh-caps=-all", f"--bounding-set={','.join(('-all', *kept))}"]
     program = [*bound, sys.executable, "-m", "ratchet.cli.main", "agent", "--config", str(config)]
     with agent.log.open("ab") as log:
         return subprocess.Popen(
@@ -44,7 +47,7 @@ class AgentProcess:
 
     `options`: settings by their names in the configuration file. `source`: a folder with another version of the package
     to run; None for this version. `variables`: environment variables that it has besides this process's. `spawn` starts
-    the process.
+    the process. `capabilities`: the names of those that it has, such as NET_ADMIN; None for those of this process.
     """
 
     host: Host
@@ -54,6 +57,7 @@ class AgentProcess:
     options: Mapping[str, object] = field(default_factory=dict)
     source: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    capabilities: Collection[str] | None = None
     spawn: Callable[[AgentProcess, Path], Process] = spawn
     _process: Process | None = None
 

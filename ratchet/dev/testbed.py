@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +42,8 @@ class Testbed:
     """The testbed. A context manager that removes everything at its end, also from the API server.
 
     `kubeconfig`: an API server to use; None for an embedded one. `middlewares`: inject faults into the embedded one.
-    `spawn_agent` starts the processes of the agents.
+    `spawn_agent` starts the processes of the agents. `capabilities`: the names of those that agents have, such
+    as NET_ADMIN; None for those of this process.
     """
 
     __test__ = False  # pytest would collect it by its name
@@ -52,6 +53,7 @@ class Testbed:
     middlewares: Sequence[Middleware] = ()
     namespace: str = "default"
     spawn_agent: Callable[[AgentProcess, Path], Process] = spawn
+    capabilities: Collection[str] | None = None
     hosts: Hosts = field(init=False)
     folder: Path = field(init=False)
     access: Access = field(init=False)
@@ -135,7 +137,13 @@ class Testbed:
             return kubelet
         install(bin_dir, kubeconfig=kubeconfig, state_dir=state_dir, agent=True, fallback=fallback)
         process = self.agents[name] = AgentProcess(
-            host, kubeconfig, self.folder / name, state_dir, agent, spawn=self.spawn_agent
+            host,
+            kubeconfig,
+            self.folder / name,
+            state_dir,
+            agent,
+            capabilities=self.capabilities,
+            spawn=self.spawn_agent,
         )
         kubelet.environment = process.environment
         self._stack.callback(process.kill)

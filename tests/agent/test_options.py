@@ -29,6 +29,7 @@ from ratchet.install.plugin import find_shim
 from ratchet.store.store import ApiStore
 from tests.agent.pages import HEALTH, page
 from tests.support.announcing import LEASE_LIST, earlier_agent
+from tests.support.capabilities import delegating_capabilities
 from tests.support.cluster import LINK, PAIR, PRIMARY
 from tests.support.faults import Faults, Sent
 from tests.support.forking import fork_agent
@@ -154,7 +155,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         pytest.skip("there is no shim for this machine: it has no C compiler")
     folder, faults = tmp_path_factory.mktemp("options"), Faults()
     on_a = {**OPTIONS, **ON_A, "spool_dir": str(folder / "spool"), "host_root": str(folder / "root")}
-    with Testbed(middlewares=[faults.middleware], spawn_agent=fork_agent) as bed:
+    capabilities = delegating_capabilities()
+    with Testbed(middlewares=[faults.middleware], spawn_agent=fork_agent, capabilities=capabilities) as bed:
         bed.make("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "elsewhere"}})
         a = bed.add_node("a", "192.168.1.73/24", PLAIN, agent=on_a)
         a.environment = {**a.environment, "RATCHET_AGENT_SPOOL": str(folder / "spool")}

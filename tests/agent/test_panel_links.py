@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +13,8 @@ from ratchet.core.kinds import Wiring
 from ratchet.core.model import State
 from ratchet.core.oam import record_id, sandbox_id
 from ratchet.datapath import netns
-from ratchet.dev.agents import AgentProcess, Process, spawn
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
-from ratchet.dev.hosts import Host, ip, remove_namespace
+from ratchet.dev.hosts import ip, remove_namespace
 from ratchet.dev.testbed import wait_for
 from tests.agent.pages import page
 from tests.support.cluster import CHAINED, LINK, PAIR, PATIENT, Cluster, panel_devices, recreated
@@ -257,28 +254,3 @@ def test_a_shut_end_takes_the_carrier_of_the_other_through_a_tunnel_within_a_nod
         wait_for_carrier(cluster, *far, True)
         wait_for_carrier(cluster, *near, True)
     assert cluster.pings(pair, "192.168.2.100")
-
-
-def test_an_agent_without_net_raw_says_so_and_follows_its_own_node(cluster: Cluster) -> None:
-    agent = cluster.bed.agents["a"]
-    agent.stop()
-    agent.spawn = without_net_raw
-    agent.start()
-    primary, pair = wired_pair(cluster, cluster.a)
-    set_end(primary, "in1", "down")
-    wait_for_carrier(cluster, pair, "in2", False)
-    fault = "cannot open an OAM socket in patch panel"
-    wait_for("the note", lambda: fault in page(cluster.a, "/readyz")[1])
-    assert f'carrier does not follow the pods of other nodes cause="{fault}' in agent.log.read_text()
-
-
-def without_net_raw(agent: AgentProcess, config: Path) -> Process:
-    """Start an agent without CAP_NET_RAW."""
-    return spawn(replace(agent, host=WithoutNetRaw(agent.host.name, agent.host.netns, agent.host.addresses)), config)
-
-
-class WithoutNetRaw(Host):
-    """A node that runs commands without CAP_NET_RAW."""
-
-    def command(self, *argv: str) -> list[str]:
-        return Host.command(self, "setpriv", "--bounding-set=-net_raw", *argv)

@@ -75,6 +75,7 @@ def test_another_user_is_rejected_even_with_access_to_the_socket(cluster: Cluste
         pytest.skip("there is no other user in this user namespace")
     agent = cluster.bed.agents["a"]
     environment = {**os.environ, **agent.environment, "CNI_COMMAND": "STATUS", "CNI_PATH": str(cluster.a.bin_dir)}
+    environment["RATCHET_PANEL"] = ""  # else the shim would make the state directory, for its lock
     with accessible_to_all(agent.socket, cluster.bed.folder):
         done = subprocess.run(
             cluster.a.host.command(*become_nobody, str(cluster.a.bin_dir / "ratchet")),
@@ -218,7 +219,10 @@ def test_a_second_agent_waits_for_the_first_and_takes_over(cluster: Cluster) -> 
     """The second agent serves once the first was killed, and removes a link that the first created."""
     primary, _ = cluster.linked_pair()
     first = cluster.bed.agents["a"]
-    second = AgentProcess(first.host, first.kubeconfig, first.folder, first.state_dir, {"metrics_addr": ""})
+    options, capabilities = {"metrics_addr": ""}, first.capabilities
+    second = AgentProcess(
+        first.host, first.kubeconfig, first.folder, first.state_dir, options, capabilities=capabilities
+    )
     serving = f"[{first.pid}]"
     second.launch()
     try:

@@ -37,6 +37,7 @@ from tests.agent.machine import (
     Patience,
     Shape,
 )
+from tests.support.capabilities import agent_capabilities
 from tests.support.cluster import PATIENT, Cluster
 from tests.support.event_streams import EventStreams
 from tests.support.faults import Faults
@@ -82,7 +83,8 @@ class Stages:
     def _build(self) -> None:
         faults, self._event_streams = Faults(), EventStreams()
         middlewares = [self._event_streams.middleware, faults.middleware]
-        bed = self._stack.enter_context(Testbed(middlewares=middlewares, spawn_agent=fork_agent))
+        testbed = Testbed(middlewares=middlewares, spawn_agent=fork_agent, capabilities=agent_capabilities())
+        bed = self._stack.enter_context(testbed)
         history = self._history = History(bed.api, bed.store.links.path, bed.store.vnis.path)
         self._stack.callback(history.close)
         history.follow()

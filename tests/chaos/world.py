@@ -17,6 +17,7 @@ from ratchet.errors import RatchetError
 from ratchet.store.codec import MANAGED_SELECTOR
 from tests.chaos.drawing import EMBEDDED, OWN_REAL, REAL, ApiServerKind
 from tests.chaos.steps import NODES
+from tests.support.capabilities import agent_capabilities
 from tests.support.clock import SteppedClock, stepped_clock
 from tests.support.cluster import PATIENT
 from tests.support.disks import small_disk
@@ -113,7 +114,12 @@ def built_world(server: Server) -> Iterator[World]:
     """Three nodes with agents."""
     faults, streams = Faults(), EventStreams()
     middlewares = () if server.kubeconfig else (streams.middleware, faults.middleware)
-    bed = Testbed(namespace=NAMESPACE, kubeconfig=server.kubeconfig, middlewares=middlewares)
+    bed = Testbed(
+        namespace=NAMESPACE,
+        kubeconfig=server.kubeconfig,
+        middlewares=middlewares,
+        capabilities=agent_capabilities(),
+    )
     with bed, ExitStack() as stack:
         _require_unused(bed)
         if server.kind.restarts:

@@ -25,6 +25,7 @@ from ratchet.dev.testbed import RATCHET_NAMESPACE, Testbed, wait_for
 from ratchet.gc import RemovalResult, collect_garbage
 from ratchet.install.plugin import find_shim
 from ratchet.node.journal import Journal
+from tests.support.capabilities import agent_capabilities
 from tests.support.faults import Faults, Sent
 from tests.support.forking import fork_agent
 from tests.support.namespaces import may_make_namespaces
@@ -281,7 +282,8 @@ def running(config: Mapping[str, Any] = CHAINED, agent: Mapping[str, object] | N
     if agent is not None and find_shim() is None:
         pytest.skip("there is no shim for this machine: it has no C compiler")
     faults = Faults()
-    with Testbed(middlewares=[faults.middleware], spawn_agent=fork_agent) as bed:
+    capabilities = agent_capabilities()
+    with Testbed(middlewares=[faults.middleware], spawn_agent=fork_agent, capabilities=capabilities) as bed:
         made = Cluster(bed, faults, config, agent)
         wait_for("signs of life", lambda: len(bed.store.nodes.list_leases()) == len(bed.agents))
         faults.sent.clear()

@@ -32,6 +32,7 @@ from ratchet.dev import agents, fake_kubelet
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.fake_kubelet import Spawned
 from ratchet.dev.hosts import Host, netns_path
+from tests.support.capabilities import NUMBERS
 
 SHEBANG = f"#!{sys.executable} -I\n".encode()
 SERVER = Path(__file__).with_name("fork_server.py")
@@ -164,5 +165,7 @@ def fork_agent(agent: AgentProcess, config: Path) -> agents.Process:
         return agents.spawn(agent, config)
     with Path(os.devnull).open() as nothing, agent.log.open("a") as log:
         streams = (nothing, log, log)
-        ended = _server().fork(AGENT, ("--config", str(config)), netns_path(agent.host.netns), os.environ, streams)
+        kept = None if agent.capabilities is None else sorted(NUMBERS[name] for name in agent.capabilities)
+        arguments = (json.dumps(kept), "--config", str(config))
+        ended = _server().fork(AGENT, arguments, netns_path(agent.host.netns), os.environ, streams)
     return cast(agents.Process, Forked(ended))
