@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 
 from ratchet.cli.documents import ManifestError
+from ratchet.cli.link_notes import fragment_notes
 from ratchet.cli.manifest_checks import find_problems
 from ratchet.cli.manifests import read_manifests
 from ratchet.cli.manual import Manual
@@ -20,7 +21,8 @@ MANUAL = Manual(
         checked by the pods that it creates; generated names are shown as NAME-HASH-1.
 
         Errors keep a pod from starting. Warnings are for what may be intended, such as two ends without a common subnet
-        or with different MTUs.
+        or with different MTUs. Notes are neither: they name what depends on the cluster, such as the fragments of
+        packets with a large MTU.
     """,
     examples=(
         ("Check files", "ratchet validate topology.yaml pods.yaml"),
@@ -54,6 +56,7 @@ def validate(files: Sequence[str], namespace: str, *, strict: bool) -> int:
     """
     manifests = read_manifests(files, namespace)
     problems = [*(Problem(True, _text(error)) for error in manifests.unreadable), *manifests.problems]
+    notes = list[str]()
     links = 0
     for name in sorted({*(one.pod.ref.namespace for one in manifests.pods), *map(_namespace, manifests.topologies)}):
         group = [one for one in manifests.pods if one.pod.ref.namespace == name]
@@ -62,17 +65,20 @@ def validate(files: Sequence[str], namespace: str, *, strict: bool) -> int:
         wanted = wanted_links(pods, topologies=topologies)
         problems += find_problems(pods, topologies, workloads=workloads)
         problems += find_pod_problems(group, wanted)
+        notes += fragment_notes(wanted.links)
         links += len(wanted.links)
     asking = sum(asks_for_links(one.pod) for one in manifests.pods)
-    return _print(problems, f"{_count(asking, 'pod')}, {_count(links, 'link')}", strict=strict)
+    return _print(problems, notes, f"{_count(asking, 'pod')}, {_count(links, 'link')}", strict=strict)
 
 
-def _print(problems: Iterable[Problem], found: str, *, strict: bool) -> int:
-    """Print each problem once, errors first, and a summary; the exit status."""
+def _print(problems: Iterable[Problem], notes: Iterable[str], found: str, *, strict: bool) -> int:
+    """Print each problem once, errors first, the notes, and a summary; the exit status."""
     counts = {True: 0, False: 0}
     for problem in sorted(dict.fromkeys(problems), key=lambda one: not one.is_error):
         print(f"{'error' if problem.is_error else 'warning'}: {problem.text}")
         counts[problem.is_error] += 1
+    for note in notes:
+        print(f"note: {note}")
     print(f"{found}: {_count(counts[True], 'error')}, {_count(counts[False], 'warning')}")
     return 1 if counts[True] or (strict and counts[False]) else 0
 

@@ -129,6 +129,54 @@ def test_warnings_fail_only_with_strict(tmp_path: Path) -> None:
     assert main(["validate", "--strict", file]) == 1
 
 
+NOTE = (
+    "note: {}: between nodes, a packet of 9000 bytes takes 7 outer packets over IPv4 "
+    "if the underlay MTU is 1500; over IPv6, this mtu needs a larger underlay MTU"
+)
+
+
+def notes_of(folder: Path, capsys: Captured, *pods: dict[str, Any]) -> list[str]:
+    """The notes of valid manifests."""
+    assert main(["validate", "--strict", write_manifests(folder, *pods)]) == 0
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+
+
+def test_a_link_in_panel_wiring_with_a_large_mtu_has_a_note_and_no_problem(tmp_path: Path, capsys: Captured) -> None:
+    file = write_manifests(
+        tmp_path, pod_manifest("a", item("b", "in1", "in2", mtu=9000, wiring="panel")), pod_manifest("b")
+    )
+    assert main(["validate", "--strict", file]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        NOTE.format("link default.a.in1.b.in2"),
+        "2 pods, 1 link: 0 errors, 0 warnings",
+    ]
+
+
+def test_links_with_one_mtu_have_one_note(tmp_path: Path, capsys: Captured) -> None:
+    items = [item("b", f"in{number}", f"in{number}", mtu=9000, wiring="panel") for number in range(3)]
+    found = notes_of(tmp_path, capsys, pod_manifest("a", *items), pod_manifest("b"))
+    assert found == [NOTE.format("3 links, such as default.a.in0.b.in0")]
+
+
+@pytest.mark.parametrize("declared", [{"mtu": 1450}, {}, {"mtu": 65535}, {"mtu": 9000, "wiring": "direct"}])
+def test_a_link_whose_packets_are_not_fragmented_has_no_note(
+    tmp_path: Path, capsys: Captured, declared: dict[str, Any]
+) -> None:
+    declared = {"wiring": "panel", **declared}
+    assert notes_of(tmp_path, capsys, pod_manifest("a", item("b", "in1", "in2", **declared)), pod_manifest("b")) == []
+
+
+@pytest.mark.parametrize(("kind", "number"), [(None, 0), ("vxlan", 1)])
+def test_a_link_between_pods_of_one_node_has_a_note_if_it_is_a_tunnel(
+    tmp_path: Path, capsys: Captured, kind: str | None, number: int
+) -> None:
+    declared = item("b", "in1", "in2", mtu=9000, wiring="panel") | ({"kind": kind} if kind else {})
+    pods = [pod_manifest("a", declared), pod_manifest("b")]
+    for one in pods:
+        one["spec"] = {"nodeName": "node-1"}
+    assert len(notes_of(tmp_path, capsys, *pods)) == number
+
+
 def test_files_are_checked_together_and_namespaces_separately(tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "one").mkdir()
     first = write_manifests(tmp_path, pod_manifest("a", item("b", "in1", "in2")))
