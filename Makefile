@@ -18,6 +18,9 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 UNIT   := $(BIN)/python -m ratchet.dev.rootless $(PYTEST)
 LINT   := $(RUN) lint $(BIN)
 
+# Tests that have a long form.
+SOAK   := tests/protocol tests/agent/test_stateful.py tests/agent/test_random_edits.py
+
 # `make check` leaves out the slow tests, and draws fewer examples (tests/conftest.py).
 FAST   := -m "not thorough" --hypothesis-profile=check
 
@@ -55,9 +58,9 @@ check: install  ## the fast lane: lint, types, unit and protocol tests but the s
 	@echo "==> Running the unit and protocol tests, and lint beside them"
 	@$(RUN) beside "$(LINT)" $(PYTEST) $(FAST) tests/unit tests/protocol
 
-soak: system install  ## the long forms of the searches, of the stateful test and of the chaos run; hours
+soak: system install  ## the long forms of the searches, of the random tests of agents and of the chaos run; hours
 	@echo "==> exhaustive tests"
-	@RATCHET_EXHAUSTIVE=1 $(BIN)/python -m ratchet.dev.rootless $(PYTEST) tests/protocol tests/agent/test_stateful.py
+	@RATCHET_EXHAUSTIVE=1 $(BIN)/python -m ratchet.dev.rootless $(PYTEST) $(SOAK)
 	@hack/chaos --minutes 60
 
 chaos: system install  ## run three agents under random faults; MINUTES=10 SEED=1 choose the length and the steps
