@@ -9,16 +9,19 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
-from ratchet.datapath import ensure
+from ratchet.core.sandbox import Location
+from ratchet.datapath import ensure, remove
 from ratchet.datapath.panel.attachments import remove_group
 from ratchet.datapath.panel.namespace import Panel
 from ratchet.dev.testbed import wait_for
-from tests.bench.iperf import IPERF3, sent
-from tests.bench.rows import Report, Row, at_least, at_most, table
+from tests.bench.beside import Traffic
+from tests.bench.iperf import IPERF3
+from tests.bench.rows import Report, Row, at_most, table
 from tests.support.namespaces import Bed
 from tests.support.panels import Panels, connect, group_of
 from tests.support.wires import Wires
@@ -28,19 +31,19 @@ STREAM_ROUNDS = 7
 COST_TARGET, STREAM_TARGET = 2.2, 0.90
 MTU = 1400
 BY_HAND = ("10.8.0.1", "10.8.0.2")
-STREAM = "panel: one TCP stream through a patch"
+PATCH = "panel: a patch"
 
 
 def measure(report: Report = print) -> list[Row]:
-    """Measure the cost of a patched link, and its throughput."""
+    """Measure the cost of a patched link, its throughput and its round trip."""
     with Bed() as bed, tempfile.TemporaryDirectory() as lock, Panels(bed, lock) as panels:
         bed.add("pod-a", "pod-b", *(f"{end}-{number}" for end in "ab" for number in range(LINKS)))
         panel = panels.make()
-        return [_cost(bed, panels, panel, report), _stream(bed, panels, panel, report)]
+        return [*_cost(bed, panels, panel, report), *_traffic(bed, panels, panel, report)]
 
 
-def _cost(bed: Bed, panels: Panels, panel: Panel, report: Report) -> Row:
-    """The time to make a link: two cables, patched and raised; and a vEth with the same addresses."""
+def _cost(bed: Bed, panels: Panels, panel: Panel, report: Report) -> list[Row]:
+    """The time to make a link, and to remove a pod's end: two cables, patched and raised; a vEth with the addresses."""
     wires = Wires(bed)
 
     def patched(number: int) -> None:
@@ -53,43 +56,55 @@ def _cost(bed: Bed, panels: Panels, panel: Panel, report: Report) -> Row:
         wire = wires.veth(f"a-{number}", f"b-{number}", MTU)
         ensure(replace(wire, near=replace(wire.near, index=1_000_000), far=replace(wire.far, index=1_000_001)))
 
-    def remove(number: int) -> None:
-        remove_group(panel, group_of(f"a-{number}"))
-        remove_group(panel, group_of(f"b-{number}"))
+    def unplug(number: int, end: str = "a") -> None:
+        remove_group(panel, group_of(f"{end}-{number}"))
 
     def remove_veth(number: int) -> None:
-        bed.ip(f"a-{number}", "link", "del", "in1")
+        remove(Location(bed.path(f"a-{number}")), "in1")
 
-    found: dict[str, list[float]] = {"panel": [], "vEth": []}
+    found: dict[str, list[Spent]] = {"panel": [], "vEth": []}
     for number in range(ROUNDS + 1):
-        found["panel"].append(_timed(patched, remove))
+        found["panel"].append(_timed(patched, unplug))
+        for index in range(LINKS):
+            unplug(index, "b")
         found["vEth"].append(_timed(direct, remove_veth))
-        last = f"{found['panel'][-1]:.2f} ms, vEth {found['vEth'][-1]:.2f} ms"
-        report(f"a link through the panel {number}/{ROUNDS}: {last}")
-    panel_ms, veth_ms = (statistics.median(each[1:]) for each in (found["panel"], found["vEth"]))
-    return at_most(
-        "panel: two cables and their patch",
-        panel_ms / veth_ms,
-        "ratio",
-        COST_TARGET,
-        f"{panel_ms:.2f} ms; vEth {veth_ms:.2f} ms",
+        last = ", ".join(f"{name} {each[-1].made:.2f} ms" for name, each in found.items())
+        report(f"a link through the panel, and a vEth {number}/{ROUNDS}: {last}")
+    made, removed = (
+        {name: statistics.median(one[part] for one in each[1:]) for name, each in found.items()} for part in (0, 1)
     )
+    return [
+        at_most("panel: two cables and their patch", made["panel"] / made["vEth"], "ratio", COST_TARGET, _texts(made)),
+        Row("panel: removal of a pod's end", removed["panel"] / removed["vEth"], "ratio", _texts(removed)),
+    ]
 
 
-def _timed(make: Callable[[int], None], remove: Callable[[int], None]) -> float:
-    """Make LINKS links, and remove them. Returns the ms of a link's creation."""
-    began = time.perf_counter()
-    for number in range(LINKS):
-        make(number)
-    spent = (time.perf_counter() - began) * 1e3 / LINKS
-    for number in range(LINKS):
-        remove(number)
-    return spent
+class Spent(NamedTuple):
+    """The ms to make a link, and to remove the end of one of its pods."""
+
+    made: float
+    removed: float
 
 
-def _stream(bed: Bed, panels: Panels, panel: Panel, report: Report) -> Row:
+def _texts(ms: Mapping[str, float]) -> str:
+    return f"{ms['panel']:.2f} ms; vEth {ms['vEth']:.2f} ms"
+
+
+def _timed(make: Callable[[int], None], remove: Callable[[int], None]) -> Spent:
+    """Make LINKS links, and remove the end of one of their pods."""
+    times = [time.perf_counter()]
+    for act in (make, remove):
+        for number in range(LINKS):
+            act(number)
+        times.append(time.perf_counter())
+    began, made, ended = times
+    return Spent((made - began) * 1e3 / LINKS, (ended - made) * 1e3 / LINKS)
+
+
+def _traffic(bed: Bed, panels: Panels, panel: Panel, report: Report) -> list[Row]:
+    """One TCP stream and round trips through a patch, compared with a vEth."""
     if shutil.which(IPERF3) is None:
-        return Row(STREAM, None, "ratio", f"{IPERF3} is not installed")
+        return [Row(f"{PATCH}: one TCP stream", None, "ratio", f"{IPERF3} is not installed")]
     near, far = panels.cable(panel, "pod-a", "a", mtu=MTU), panels.cable(panel, "pod-b", "b", mtu=MTU)
     connect(panel, near, far.index)
     connect(panel, far, near.index)
@@ -100,15 +115,8 @@ def _stream(bed: Bed, panels: Panels, panel: Panel, report: Report) -> Row:
     ours, by_hand = Wires.ADDRESSES[1][0].partition("/")[0], BY_HAND[1]
     for address in (ours, by_hand):
         wait_for("a ping", partial(bed.pings, "pod-a", address))
-    found: dict[str, list[float]] = {ours: [], by_hand: []}
-    for number in range(STREAM_ROUNDS + 1):
-        for address in (ours, by_hand) if number % 2 else (by_hand, ours):
-            found[address].append(sent(bed.name("pod-a"), bed.name("pod-b"), address))
-        last = f"{found[ours][-1]:.1f} Gbit/s, vEth {found[by_hand][-1]:.1f}"
-        report(f"one TCP stream through a patch {number}/{STREAM_ROUNDS}: {last}")
-    patch, veth = (statistics.median(found[address][1:]) for address in (ours, by_hand))
-    spread = f"{min(found[ours][1:]):.1f} to {max(found[ours][1:]):.1f}"
-    return at_least(STREAM, patch / veth, "ratio", STREAM_TARGET, f"{patch:.1f} Gbit/s ({spread}); vEth {veth:.1f}")
+    near_netns, far_netns = (bed.name(pod) for pod in ("pod-a", "pod-b"))
+    return Traffic(near_netns, far_netns, ours, by_hand, "vEth").rows(PATCH, STREAM_ROUNDS, STREAM_TARGET, report)
 
 
 if __name__ == "__main__":

@@ -119,6 +119,13 @@ class Scale:
         text = f"in {IDLE_SECONDS:.0f} s {sum(one.writes for one in requests)} writes, {lists} lists, {watches} watches"
         return len(requests) / IDLE_SECONDS * 60, text
 
+    def idle_cpu(self, seconds: float) -> float:
+        """The seconds of CPU per minute of the busier agent, while nothing happens."""
+        began, before = time.monotonic(), [node.cpu() for node in (self.a, self.b)]
+        self.wait(seconds, "measuring the CPU of idle agents")
+        spent = max(node.cpu() - one for node, one in zip((self.a, self.b), before, strict=True))
+        return spent / (time.monotonic() - began) * 60
+
     def most_memory(self) -> float:
         return max(self.a.memory(), self.b.memory())
 

@@ -1,7 +1,7 @@
-"""One TCP stream through a link, compared with one through a link of the same kind that was created by hand.
+"""Traffic through a link, compared with that through a link of the same kind that was created by hand.
 
-Both links connect the same two pods and have the same MTU. They are used alternately, in an order that changes each
-time. All traffic stays in the testbed's namespaces.
+Both links connect the same two pods and have the same MTU, unless that is larger than the underlay's. They are used
+alternately, in an order that changes each time. All traffic stays in the testbed's namespaces.
 
 Run it as root: `python -m tests.bench.bench_throughput`.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import statistics
 import subprocess
 from dataclasses import dataclass
 
@@ -19,17 +18,45 @@ from ratchet.core.naming import record_name
 from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.testbed import wait_for
-from tests.bench.iperf import IPERF3, sent
+from tests.bench.beside import Traffic
+from tests.bench.iperf import IPERF3
 from tests.bench.nodes import ApiProcessBed, LinkWatch, Node, add_namespaces, sandbox_in, two_nodes
-from tests.bench.rows import Report, Row, at_least, table
+from tests.bench.rows import Report, Row, table
 
 ROUNDS = 9
-TARGETS = {Wiring.DIRECT: 0.97, Wiring.PANEL: 0.9}
 VETH, VXLAN = "vEth", "VXLAN"
-# bench_panel.py measures a link in panel wiring on one node.
-MEASURED = ((VETH, Wiring.DIRECT), (VXLAN, Wiring.DIRECT), (VXLAN, Wiring.PANEL))
 OURS, BY_HAND = "10.7.0.2", "10.8.0.2"
-OTHER_VNIS, OTHER_PORT = {Wiring.DIRECT: 4711, Wiring.PANEL: 4712}, 4790  # not those of Ratchet's tunnels
+OTHER_VNI, OTHER_PORT = 4711, 4790  # not those of Ratchet's tunnels
+PLAIN_MTU = 1450  # of a tunnel by hand, whose packets are not fragmented
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of link. `target`: the least ratio of throughput. `mtu`: the declared one; None for the default."""
+
+    kind: str
+    wiring: Wiring
+    target: float | None
+    mtu: int | None = None
+
+    @property
+    def name(self) -> str:
+        wiring = "" if self.wiring is Wiring.DIRECT else f" in {self.wiring} wiring"
+        return f"{self.kind}{wiring}" + (f", MTU {self.mtu} over 1500" if self.mtu else "")
+
+    @property
+    def key(self) -> str:
+        """The kind in names of objects."""
+        return f"{self.kind.lower()}-{self.wiring}-{self.mtu or 'default'}"
+
+
+# bench_panel.py measures a link in panel wiring on one node. The last one has no target: by hand, packets are smaller.
+MEASURED = (
+    Kind(VETH, Wiring.DIRECT, 0.97),
+    Kind(VXLAN, Wiring.DIRECT, 0.97),
+    Kind(VXLAN, Wiring.PANEL, 0.9),
+    Kind(VXLAN, Wiring.PANEL, None, 9000),
+)
 
 
 @dataclass(slots=True)
@@ -42,31 +69,28 @@ class Bench:
     watch: LinkWatch
     report: Report
 
-    def row(self, kind: str, wiring: Wiring = Wiring.DIRECT) -> Row:
-        """Compare the two links of a kind by the medians of Gbit/s."""
-        near, far = self._linked(kind, wiring)
+    def rows(self, number: int, link: Kind) -> list[Row]:
+        """Compare the two links of a kind. `number` is the kind's, for the VNI of the tunnel by hand."""
+        near, far = self._linked(link)
         mtu = int(json.loads(ip("-j", "-n", near.netns, "link", "show", "in1"))[0]["mtu"])
-        if kind == VETH:
+        if link.kind == VETH:
             _veth_by_hand(near.netns, far.netns, mtu)
         else:
+            plain, vni = min(mtu, PLAIN_MTU), OTHER_VNI + number
             for node, other, netns, end in ((self.a, self.b, near.netns, 1), (self.b, self.a, far.netns, 2)):
-                _tunnel_by_hand(node, other, netns, end, mtu, OTHER_VNIS[wiring])
-        found: dict[str, list[float]] = {OURS: [], BY_HAND: []}
-        for number in range(ROUNDS + 1):
-            for address in (OURS, BY_HAND) if number % 2 else (BY_HAND, OURS):
-                found[address].append(sent(near.netns, far.netns, address))
-            last = f"{found[OURS][-1]:.1f} Gbit/s, by hand {found[BY_HAND][-1]:.1f}"
-            self.report(f"{_name(kind, wiring)} {number}/{ROUNDS}: {last}")
-        ours, by_hand = (statistics.median(each[1:]) for each in (found[OURS], found[BY_HAND]))
-        text = f"{ours:.1f} Gbit/s; by hand {by_hand:.1f}"
-        return at_least(_name(kind, wiring), ours / by_hand, "ratio", TARGETS[wiring], text)
+                _tunnel_by_hand(node, other, netns, end, plain, vni)
+        wait_for("a ping through the link by hand", lambda: _pings(near.netns, BY_HAND))
+        by_hand = f"by hand with MTU {PLAIN_MTU}" if link.mtu else "by hand"
+        traffic = Traffic(near.netns, far.netns, OURS, BY_HAND, by_hand)
+        return traffic.rows(link.name, ROUNDS, link.target, self.report)
 
-    def _linked(self, kind: str, wiring: Wiring) -> tuple[Sandbox, Sandbox]:
+    def _linked(self, link: Kind) -> tuple[Sandbox, Sandbox]:
         """Create two pods with a link, and wait until it carries packets."""
-        names = [f"{kind.lower()}-{wiring}-{end}" for end in ("p", "q")]
-        line = f'- {{endpoints: ["{names[0]}:in1", "{names[1]}:in1"], addresses: [10.7.0.1/24, {OURS}/24]'
-        self.bed.create_topology(f"{kind.lower()}-{wiring}", f"{line}, wiring: {wiring}}}")
-        nodes = (self.a, self.a if kind == VETH else self.b)
+        names = [f"{link.key}-{end}" for end in ("p", "q")]
+        item = f'endpoints: ["{names[0]}:in1", "{names[1]}:in1"], addresses: [10.7.0.1/24, {OURS}/24]'
+        mtu = f", mtu: {link.mtu}" if link.mtu else ""
+        self.bed.create_topology(link.key, f"- {{{item}, wiring: {link.wiring}{mtu}}}")
+        nodes = (self.a, self.a if link.kind == VETH else self.b)
         netns = add_namespaces(self.bed.hosts, *names)
         sandboxes = []
         for name, node, full in zip(names, nodes, netns, strict=True):
@@ -80,18 +104,14 @@ class Bench:
 
 
 def measure(report: Report = print, prefix: str | None = None) -> list[Row]:
-    """Measure throughput."""
+    """Measure throughput and round trips."""
     if shutil.which(IPERF3) is None:
         report(f"{IPERF3} is not installed")
-        return [Row(_name(*link), None, "ratio", f"{IPERF3} is not installed") for link in MEASURED]
+        return [Row(f"{link.name}: one TCP stream", None, "ratio", f"{IPERF3} is not installed") for link in MEASURED]
     report("two nodes, each with an agent")
     with two_nodes(prefix) as (bed, a, b):
         bench = Bench(bed, a, b, LinkWatch(bed), report)
-        return [bench.row(*link) for link in MEASURED]
-
-
-def _name(kind: str, wiring: Wiring) -> str:
-    return f"{kind}: one TCP stream" if wiring is Wiring.DIRECT else f"{kind} in {wiring} wiring: one TCP stream"
+        return [row for number, link in enumerate(MEASURED) for row in bench.rows(number, link)]
 
 
 def _veth_by_hand(near: str, far: str, mtu: int) -> None:
