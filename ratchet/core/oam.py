@@ -28,6 +28,7 @@ Nothing is signed: who can read the record and send through the tunnel can forge
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -43,6 +44,8 @@ POD_UP, ASKS = 1, 2
 REPEAT_SECONDS, FIRST_REPEAT_SECONDS, BACKOFF = 10.0, 0.1, 4.0
 # Seconds from a frame to the next one that answers a question: two ends that both ask must not keep each other busy.
 ANSWER_SECONDS = 0.05
+# The last, slow repetitions are due at multiples of this: many tunnels then cost few wake-ups, also at their peers.
+SLOT_SECONDS = 0.25
 # An end that has heard nothing for so long is silent: three frames are lost, and the next one is late.
 SILENT_SECONDS = 3.5 * REPEAT_SECONDS
 
@@ -167,7 +170,10 @@ class OamSchedule:
         The intervals grow from FIRST_REPEAT_SECONDS, after each change, to REPEAT_SECONDS.
         """
         interval = FIRST_REPEAT_SECONDS if pod_up is not self.pod_up else self.interval
-        return OamSchedule(pod_up, now + interval * jitter, min(interval * BACKOFF, REPEAT_SECONDS), now)
+        due = now + interval * jitter
+        if interval >= REPEAT_SECONDS:
+            due = math.ceil(due / SLOT_SECONDS) * SLOT_SECONDS
+        return OamSchedule(pod_up, due, min(interval * BACKOFF, REPEAT_SECONDS), now)
 
     def postponed(self, now: float) -> OamSchedule:
         """The schedule after a frame that was due could not be sent. A change is sent at once still."""

@@ -200,3 +200,8 @@ def test_an_end_that_is_not_patched_tries_again_more_and_more_slowly() -> None:
 def test_the_jitter_shortens_an_interval() -> None:
     schedule = OamSchedule(True, due=50.0, interval=10.0)
     assert schedule.sent(True, 50.0, jitter=0.75) == OamSchedule(True, 57.5, 10.0, 50.0)
+
+
+@pytest.mark.parametrize(("jitter", "due"), [(0.75, 57.5), (0.751, 57.75), (1.0, 60.0)])
+def test_slow_repetitions_are_due_together(jitter: float, due: float) -> None:
+    assert OamSchedule(True, due=50.0, interval=10.0).sent(True, 50.0, jitter).due == due

@@ -37,8 +37,8 @@ class TunnelEnds(Protocol):
         """A pod may have changed its end, or the panel's end is up now."""
         ...
 
-    def tunnel_deleted(self, index: int) -> None:
-        """The device at this ifindex was deleted; it may be no tunnel."""
+    def device_deleted(self, index: int) -> None:
+        """The tunnel, cable or other device at this ifindex was deleted."""
         ...
 
 
@@ -137,7 +137,7 @@ class CarrierWatch:
         """Take the carrier of the cable that was patched to a deleted device, or settle its new patch."""
         forget_tunnel(self._panel.cookie, index)
         if self._tunnels is not None:
-            self._tunnels.tunnel_deleted(index)
+            self._tunnels.device_deleted(index)
         self._seen.pop(index, None)
         self._targets.pop(index, None)
         for partner in [one for one, target in self._targets.items() if target == index]:

@@ -21,13 +21,16 @@ from ratchet.errors import DatapathError
 
 # The repetitions of many ends are spread: each waits for a part of its interval, between these.
 LEAST_PART, GOLDEN_RATIO = 0.75, 0.618033988749895
+# Seconds for which an end about which nothing is reported repeats its frame without a reading. Passes repair patches
+# that somebody removes, sooner than that.
+READING_SECONDS = 120.0
 
 
 @dataclass(slots=True)
 class _End:
     """An end at a tunnel. `tunnel` is the ifindex of its tunnel, 0 if that and a cable are not patched to each other.
 
-    `noted` is what was last noted there of the far pod. `last`: tunnel and cable as last read.
+    `noted` is what was last noted there of the far pod. `last`: tunnel and cable as last read, at `read_at`.
     """
 
     peer: TunnelPeer
@@ -36,6 +39,7 @@ class _End:
     tunnel: int = 0
     noted: bool | None = None
     last: TunnelCable | None = None
+    read_at: float = float("-inf")
 
     def far_pod_up(self, now: float) -> bool | None:
         return self.state.far_pod_up(sandbox=self.peer.far, lease_expired=self.peer.lease_expired, now=now)
@@ -108,13 +112,17 @@ class FarPods:
         while self._due and self._due[0][0] <= now:
             due, name = heapq.heappop(self._due)
             end = self._ends.get(name)
-            if end is not None and (end.schedule.due == due or end.far_pod_up(now) is not end.noted):
+            if end is None or (end.schedule.due != due and end.far_pod_up(now) is end.noted):
+                continue
+            if end.last is not None and name not in names and self._is_as_read(end, now):
+                self._send_if_due(end, end.last.tunnel, True)
+            else:
                 names[name] = None
         if names:
             self._follow(names)
 
     def follow_frames(self) -> None:
-        """Read the frames that have arrived, and settle the ends that they concern.
+        """Read the frames that have arrived, and settle the ends that they change. `follow_due` answers those that ask.
 
         A frame at a tunnel that is not patched may be a pod's (`panel.patches`).
         """
@@ -131,7 +139,7 @@ class FarPods:
             end.state = end.state.heard(frame, now)
             if frame.asks:
                 self._schedule(name, end, end.schedule.asked(now))
-            if end.schedule.due <= now or end.far_pod_up(now) is not end.noted:
+            if end.far_pod_up(now) is not end.noted:
                 heard[name] = None
         if heard:
             self._follow(heard)
@@ -150,12 +158,25 @@ class FarPods:
         elif link := link_at(self._panel.cookie, tunnel.index):
             settle_tunnel_carrier(channel, self._panel.cookie, cable, tunnel.index, link)
 
-    def tunnel_deleted(self, index: int) -> None:
-        """Start again at the end whose tunnel was deleted: another one may have taken its place."""
+    def device_deleted(self, index: int) -> None:
+        """Read the end whose tunnel or cable was deleted. Start again at another tunnel that takes its place."""
         for name, end in self._ends.items():
+            if end.last is not None and end.last.cable.index == index:
+                end.read_at = float("-inf")
             if end.tunnel == index:
                 end.tunnel = 0
                 self._schedule(name, end, OamSchedule())
+
+    def _is_as_read(self, end: _End, now: float) -> bool:
+        """Whether a reading would find what the last one did. Of a panel's end that is up, the panel's events report.
+
+        Readings are repeated nevertheless, because no event reports a patch that somebody removes.
+        """
+        if end.last is None or not end.tunnel or now - end.read_at > READING_SECONDS:
+            return False
+        known = tunnel_state(self._panel.cookie, end.tunnel, end.peer.link)
+        has_carrier = end.last.cable.up and known.complete is True and end.noted is not False
+        return has_carrier and end.schedule.pod_up is True and end.far_pod_up(now) is end.noted
 
     def _follow(self, names: Iterable[str]) -> None:
         try:
@@ -169,14 +190,16 @@ class FarPods:
     def _follow_one(self, channel: Channel, name: str) -> None:
         """Settle an end whose tunnel and cable are patched to each other: only there, frames are those of a panel."""
         end = self._ends[name]
-        end.last = seen = read_cable(channel, name, end.last)
+        seen = read_cable(channel, name, end.last)
         if seen is None:
+            end.last = None
             self._schedule(name, end, end.schedule.postponed(self._clock()))
             end.tunnel, end.noted = 0, end.far_pod_up(self._clock())
         else:
             self._settle(channel, end, seen)
 
     def _settle(self, channel: Channel, end: _End, seen: TunnelCable) -> None:
+        end.last, end.read_at = seen, self._clock()
         tunnel, pod = seen.tunnel, PodReading(seen.pod_up)
         self._send_if_due(end, tunnel, seen.pod_up)
         end.tunnel, end.noted = tunnel.index, end.far_pod_up(self._clock())

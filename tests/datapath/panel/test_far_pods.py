@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -16,11 +17,13 @@ from ratchet.core.interface import VxlanWire
 from ratchet.core.oam import TunnelPeer, record_id, sandbox_id
 from ratchet.datapath import build, make
 from ratchet.datapath.panel.events import CarrierWatch
-from ratchet.datapath.panel.far_pods import FarPods
+from ratchet.datapath.panel.far_pods import READING_SECONDS, FarPods
 from ratchet.datapath.panel.lowered import forget_lowered, note_lowered
 from ratchet.datapath.panel.namespace import Panel
 from ratchet.datapath.panel.oam import OamSocket
-from ratchet.datapath.panel.tunnel_state import forget_tunnel
+from ratchet.datapath.panel.tunnel_cables import TunnelCable, read_cable
+from ratchet.datapath.panel.tunnel_state import forget_tunnel, note_complete
+from ratchet.datapath.rtnetlink import Channel
 from ratchet.dev.testbed import wait_for
 from tests.support.guarded_link import ONE, TWO
 from tests.support.namespaces import Bed
@@ -225,7 +228,7 @@ def test_a_cable_that_is_raised_while_its_link_is_incomplete_is_lowered(sides: t
 
 
 def test_repetitions_do_not_touch_the_panel(sides: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only those that change something, ask, or arrive when a frame of this end is due."""
+    """Only those that change something. An answer to one that asks needs no reading either."""
     one, two = sides
     with OamSocket(one.panel) as sender, OamSocket(two.panel) as receiver:
         now = 100.0
@@ -241,9 +244,81 @@ def test_repetitions_do_not_touch_the_panel(sides: tuple[Node, Node], monkeypatc
             select.select([receiver], [], [], SECONDS)
             far_pods.follow_frames()
             assert len(settled) == expected
+        sent = far_pods._sequence
         now += oam.ANSWER_SECONDS
         far_pods.follow_due()
-        assert len(settled) == 2, "it was asked"
+        assert (far_pods._sequence - sent, len(settled)) == (1, 1), "it was asked"
+
+
+@dataclass
+class Repeating:
+    """The frames of one end whose agent's clock a test sets."""
+
+    node: Node
+    far_pods: FarPods
+    readings: list[str]
+    times: list[float]
+
+    @property
+    def end(self) -> Any:
+        return self.far_pods._ends[tunnel_of(self.node.wire)]
+
+    def repeat(self, seconds: float) -> tuple[int, int]:
+        """Send all frames that are due within this time. Returns the numbers of frames and of readings."""
+        until, sent, read = self.times[0] + seconds, self.far_pods._sequence, len(self.readings)
+        while self.end.schedule.due <= until:
+            self.times[0] = self.end.schedule.due
+            self.far_pods.follow_due()
+        self.times[0] = until
+        return self.far_pods._sequence - sent, len(self.readings) - read
+
+
+@pytest.fixture
+def repeating(sides: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> Iterator[Repeating]:
+    """The first side, which has carrier and sends at the slowest rate."""
+    readings: list[str] = []
+
+    def read(channel: Channel, name: str, last: TunnelCable | None) -> TunnelCable | None:
+        readings.append(name)
+        return read_cable(channel, name, last)
+
+    monkeypatch.setattr("ratchet.datapath.panel.far_pods.read_cable", read)
+    times, node = [100.0], sides[0]
+    with OamSocket(node.panel) as socket:
+        made = Repeating(node, FarPods(node.panel, socket, lambda: times[0]), readings, times)
+        made.far_pods.update({tunnel_of(node.wire): node.peer})
+        made.repeat(READING_SECONDS)
+        yield made
+
+
+def test_an_end_with_carrier_repeats_its_frame_with_few_readings(repeating: Repeating) -> None:
+    frames, readings = repeating.repeat(10 * READING_SECONDS)
+    assert frames >= 30
+    assert 1 <= readings <= 10
+
+
+def test_an_end_whose_cable_is_deleted_sends_no_more(repeating: Repeating) -> None:
+    node = repeating.node
+    assert node.wire.near.slot is not None
+    cable = node.wire.near.slot.cable(node.wire.near.index)
+    index = int(node.bed.show(node.bed_name, cable)["ifindex"])
+    node.bed.ip(node.bed_name, "link", "del", cable)
+    repeating.far_pods.device_deleted(index)
+    assert repeating.repeat(READING_SECONDS)[0] == 0
+
+
+def test_an_end_whose_patch_is_removed_sends_no_more_after_the_next_reading(repeating: Repeating) -> None:
+    node = repeating.node
+    node.bed.run(node.bed_name, "tc", "filter", "del", "dev", tunnel_of(node.wire), "ingress", "pref", "200")
+    repeating.repeat(READING_SECONDS)
+    assert repeating.repeat(READING_SECONDS)[0] == 0
+
+
+def test_an_end_without_carrier_reads_its_pod_before_each_frame(repeating: Repeating) -> None:
+    """No event tells when its pod sets the interface down or up."""
+    note_complete(repeating.node.panel.cookie, repeating.node.tunnel, repeating.node.wire.link, False)
+    frames, readings = repeating.repeat(READING_SECONDS)
+    assert readings >= frames >= 3
 
 
 @pytest.fixture
