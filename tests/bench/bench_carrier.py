@@ -51,19 +51,20 @@ def _median(near: int, far: int) -> float:
         with bed.inside("pod-b"):
             events = link_events()
         with events, open_netns(bed.path("pod-a")) as netns, Channel(netns) as pod:
-            return statistics.median(_timed(pod, near, events, far) for _ in range(ROUNDS))
+            return statistics.median(shut_and_open(pod, near, events, far)[0] for _ in range(ROUNDS))
 
 
-def _timed(pod: Channel, near: int, events: socket.socket, far: int) -> float:
-    """Set the near end down, and up again. Returns the time of the loss of carrier in ms."""
-    time.sleep(PAUSE)
-    begun = time.perf_counter()
-    pod.do(_administrative(near, up=False))
-    await_carrier(events, far, has=False)
-    spent = time.perf_counter() - begun
-    pod.do(_administrative(near, up=True))
-    await_carrier(events, far, has=True)
-    return spent * 1e3
+def shut_and_open(pod: Channel, near: int, events: socket.socket, far: int) -> tuple[float, float]:
+    """Set the near end down, and up again. Returns the ms until the far end has lost its carrier, and has it again."""
+    times = []
+    for up in (False, True):
+        time.sleep(PAUSE)
+        begun = time.perf_counter()
+        pod.do(_administrative(near, up=up))
+        await_carrier(events, far, has=up)
+        times.append((time.perf_counter() - begun) * 1e3)
+    lost, gained = times
+    return lost, gained
 
 
 def _administrative(index: int, *, up: bool) -> bytearray:

@@ -32,6 +32,7 @@ from tests.bench import (
     bench_plugin,
     bench_scale,
     bench_throughput,
+    bench_time_to_carrier,
     bench_topologies,
     bench_wirings,
 )
@@ -86,6 +87,7 @@ def _measured() -> list[Row]:
     rows += bench_memory.measure(report, PREFIXES[0])
     print("==> Panel wiring, compared with direct wiring", flush=True)
     rows += bench_wirings.measure(report, PREFIXES[0])
+    rows += bench_time_to_carrier.measure(report, PREFIXES[0])
     print("==> Edits of a topology while its pods run", flush=True)
     rows += bench_edits.measure(report, PREFIXES[0])
     print("==> The datapath alone, compared with ip -batch", flush=True)
@@ -93,7 +95,7 @@ def _measured() -> list[Row]:
     rows += bench_carrier.measure(report)
     rows += bench_guard.measure(report)
     rows += bench_panel.measure(report)
-    print("==> TCP through links, compared with links that were created by hand", flush=True)
+    print("==> Traffic through links, compared with links that were created by hand", flush=True)
     rows += bench_throughput.measure(report, PREFIXES[0])
     print(f"\n{profile.table()}\n\nThe whole profile is in {PROFILE.relative_to(REPOSITORY)}.")
     return rows
