@@ -15,6 +15,7 @@ from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import run_in
 from ratchet.dev.testbed import wait_for
 from tests.agent.pages import HEALTH, page
+from tests.support.capabilities import outside_container
 from tests.support.cluster import LINK, PAIR, Cluster
 from tests.support.resync import touch
 from tests.support.udp_port import port_taken
@@ -88,12 +89,8 @@ def test_the_cause_of_a_failure_after_add_reaches_the_owner(
 
 
 def test_a_taken_port_is_found_when_the_agent_starts(cluster: Cluster) -> None:
-    """By an agent that may see the node's processes, as one outside a container."""
-    agent = cluster.bed.agents["a"]
-    before, agent.capabilities = agent.capabilities, None
-    with port_taken(cluster.a):
+    with outside_container(cluster.bed.agents["a"]), port_taken(cluster.a):
         cluster.renew(cluster.a)
-        agent.capabilities = before
         wait_for("the agent to be ready", lambda: page(cluster.a, "/readyz", HEALTH)[0] == 200)
         assert "UDP port 4789 of the node is used by python" in page(cluster.a, "/readyz", HEALTH)[1]
         events, _ = cluster.bed.api.list("/api/v1/namespaces/default/events")

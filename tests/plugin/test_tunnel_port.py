@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ratchet.dev.fake_kubelet import CniResponse
 from ratchet.dev.testbed import wait_for
+from tests.support.capabilities import outside_container
 from tests.support.cluster import CHAINED, Cluster
 from tests.support.udp_port import port_taken
 
@@ -30,7 +31,7 @@ def _status(cluster: Cluster) -> tuple[CniResponse, str]:
 
 
 def test_status_names_a_taken_port_and_succeeds(cluster: Cluster) -> None:
-    with port_taken(cluster.a):
+    with outside_container(cluster.bed.agents.get("a")), port_taken(cluster.a):
         cluster.renew(cluster.a)
         answer, log = _status(cluster)
         assert (answer.status, answer.stdout) == (0, "")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from ratchet.dev.agents import AgentProcess
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 ADDED = "/spec/template/spec/containers/0/securityContext/capabilities/add"
@@ -31,6 +35,19 @@ def delegating_capabilities() -> frozenset[str]:
     steps: list[dict[str, Any]] = [step for patch in overlay["patches"] for step in yaml.safe_load(patch["patch"])]
     (added,) = (step["value"] for step in steps if step["path"] == ADDED)
     return frozenset(added)
+
+
+@contextmanager
+def outside_container(agent: AgentProcess | None) -> Iterator[None]:
+    """Within the block, an agent that starts has all capabilities: it may see the node's processes. None: no agent."""
+    if agent is None:
+        yield
+        return
+    before, agent.capabilities = agent.capabilities, None
+    try:
+        yield
+    finally:
+        agent.capabilities = before
 
 
 def capability_sets(pid: int) -> dict[str, int]:
