@@ -40,6 +40,7 @@ KERNEL_GROWTH_MS = 0.15
 IN_NETNS = 10
 # The pause after the last link, and the time in which requests are counted. Each watch restarts once in that time.
 PAUSE_SECONDS, IDLE_SECONDS = 10.0, 120.0
+CARRIER_THREAD = "carrier"  # of an agent: it follows the panel's events and OAM frames
 
 
 @dataclass(slots=True)
@@ -119,12 +120,12 @@ class Scale:
         text = f"in {IDLE_SECONDS:.0f} s {sum(one.writes for one in requests)} writes, {lists} lists, {watches} watches"
         return len(requests) / IDLE_SECONDS * 60, text
 
-    def idle_cpu(self, seconds: float) -> float:
-        """The seconds of CPU per minute of the busier agent, while nothing happens."""
-        began, before = time.monotonic(), [node.cpu() for node in (self.a, self.b)]
+    def idle_cpu(self, seconds: float) -> tuple[float, float]:
+        """The seconds of CPU per minute of the idle agent of `a`, and of its thread for OAM frames."""
+        began, before, of_thread = time.monotonic(), self.a.cpu(), self.a.cpu_of_thread(CARRIER_THREAD)
         self.wait(seconds, "measuring the CPU of idle agents")
-        spent = max(node.cpu() - one for node, one in zip((self.a, self.b), before, strict=True))
-        return spent / (time.monotonic() - began) * 60
+        minutes = (time.monotonic() - began) / 60
+        return (self.a.cpu() - before) / minutes, (self.a.cpu_of_thread(CARRIER_THREAD) - of_thread) / minutes
 
     def most_memory(self) -> float:
         return max(self.a.memory(), self.b.memory())

@@ -140,6 +140,13 @@ class Node:
         """Seconds of CPU that the agent has used so far (clock_getres(2), "the CPU-time clock of a process")."""
         return time.clock_gettime((~self.agent.pid << 3) | 2)
 
+    def cpu_of_thread(self, name: str) -> float:
+        """Seconds of CPU that the agent's thread of this name has used so far (proc_pid_stat(5), utime and stime)."""
+        lines = self.trace_file("threads").read_text().splitlines()
+        thread = next(line.split()[0] for line in lines if line.partition(" ")[2] == name)
+        fields = Path(f"/proc/{self.agent.pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def memory(self) -> float:
         """The agent's RSS in MiB (proc_pid_status(5), VmRSS)."""
         lines = Path(f"/proc/{self.agent.pid}/status").read_text().splitlines()

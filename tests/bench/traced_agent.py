@@ -6,6 +6,7 @@ It writes these files, where PATH is the file of its settings:
 |---|---|
 | PATH.requests | a line per request: when it was sent, when its response began, thread, method, path, status |
 | PATH.calls | a line per call and per helper of a call: when it ended, and its CPU seconds without the API's client |
+| PATH.threads | a line per thread of the threading module: its ID in the kernel, and its name |
 | PATH.profile | the sum of the profiles of calls, written when the agent ends |
 
 A call is profiled while the file PATH.profiling exists. Times are seconds of the monotonic clock.
@@ -34,6 +35,19 @@ from ratchet.store import apiserver, http  # noqa: E402
 from tests.support.settings import read_settings  # noqa: E402
 
 Answer = TypeVar("Answer", bound=Any)
+
+
+def trace_threads(path: str) -> None:
+    """Note each thread that starts."""
+    trace = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    thread: Any = threading.Thread
+    run = thread.run
+
+    def traced(self: Any) -> None:
+        os.write(trace, f"{threading.get_native_id()} {self.name}\n".encode())
+        run(self)
+
+    thread.run = traced
 
 
 def trace_requests(path: str) -> None:
@@ -130,6 +144,7 @@ class Profiled:
 
 def main() -> None:
     path = sys.argv[sys.argv.index("--config") + 1]
+    trace_threads(f"{path}.threads")
     trace_requests(f"{path}.requests")
     trace_calls(f"{path}.calls")
     profiled = Profiled(path)
