@@ -31,7 +31,7 @@ Value = TypeVar("Value")
 OPERATIONS_NAME = "ratchet-operations"
 OPERATIONS_VALUE = "operations"  # of the label that topologies have too
 
-SIZE_MOST = 128 * 1024  # bytes of all operations of a namespace
+SIZE_MOST = 128 * 1024  # characters of all operations of a namespace
 ENTRIES_MOST = 1024
 BY_MOST = 128  # characters
 TIMES_MOST = 1_000_000
@@ -144,10 +144,8 @@ class Operations:
 
 def parse_operations(data: Mapping[str, str]) -> Operations:
     """The operations in the data of a namespace's ConfigMap. If there are too many, none of them is read."""
-    if len(data) > ENTRIES_MOST:
-        return Operations({}, {}, f"it has {len(data)} operations, at most {ENTRIES_MOST}")
-    if sum(len(key) + len(text) for key, text in data.items()) > SIZE_MOST:
-        return Operations({}, {}, f"it is longer than {SIZE_MOST} bytes")
+    if fault := over_limit(data):
+        return Operations({}, {}, fault)
     valid, invalid = dict[str, Operation](), dict[str, str]()
     for key, text in data.items():
         try:
@@ -155,6 +153,15 @@ def parse_operations(data: Mapping[str, str]) -> Operations:
         except ValueError as cause:
             invalid[key] = str(cause)
     return Operations(valid, invalid)
+
+
+def over_limit(data: Mapping[str, str]) -> str:
+    """Which limit the operations of a namespace exceed; empty if none."""
+    if len(data) > ENTRIES_MOST:
+        return f"it has {len(data)} operations, at most {ENTRIES_MOST}"
+    if sum(len(key) + len(text) for key, text in data.items()) > SIZE_MOST:
+        return f"it is longer than {SIZE_MOST} characters"
+    return ""
 
 
 def parse_operation(text: str) -> Operation:
@@ -176,11 +183,11 @@ def parse_operation(text: str) -> Operation:
     return Operation(
         sha256(text.encode(errors="replace")).hexdigest()[:12],
         verb,
-        seconds=_read(fields, "for", _seconds),
+        seconds=_read(fields, "for", read_seconds),
         sender=_read(fields, "from", _endpoint),
-        times=_read(fields, "times", _times) or FLAP_TIMES,
-        down_seconds=_read(fields, "down", _seconds) or FLAP_SECONDS,
-        up_seconds=_read(fields, "up", _seconds) or FLAP_SECONDS,
+        times=_read(fields, "times", read_times) or FLAP_TIMES,
+        down_seconds=_read(fields, "down", read_seconds) or FLAP_SECONDS,
+        up_seconds=_read(fields, "up", read_seconds) or FLAP_SECONDS,
         by=_read(fields, "by", _by) or "",
         at=_read(fields, "at", _at),
     )
@@ -213,7 +220,8 @@ def _verb(value: Any) -> Verb:
     return Verb(value)
 
 
-def _seconds(value: Any) -> float:
+def read_seconds(value: Any) -> float:
+    """A duration of an operation, in seconds. Raises ValueError."""
     seconds = parse_duration(_text(value))
     if not LEAST_SECONDS <= seconds <= MOST_SECONDS:
         least, most = duration_text(LEAST_SECONDS), duration_text(MOST_SECONDS)
@@ -221,7 +229,8 @@ def _seconds(value: Any) -> float:
     return seconds
 
 
-def _times(value: Any) -> int:
+def read_times(value: Any) -> int:
+    """How often a link flaps. Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= TIMES_MOST:
         raise ValueError(f'invalid number "{excerpt(str(value))}": expected 1 to {TIMES_MOST}')
     return value
