@@ -16,6 +16,7 @@ from ratchet.errors import RatchetError
 # Each command with the module that declares its flags and runs it, and a summary of at most one line.
 COMMANDS = {
     "links": ("links", "list links and their states"),
+    "link": ("link", "hold links up or down, cut or flap them, for a time"),
     "inspect": ("inspect", "show one link: state, both ends as declared and as observed, counters, history"),
     "wait": ("wait", "wait until all links of a namespace are linked"),
     "graph": ("graph", "draw the links of a namespace"),

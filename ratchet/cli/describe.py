@@ -7,10 +7,11 @@ know: the record and the agent may be of another version.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from ratchet.cli.link_table import age, table
+from ratchet.cli.operation_state import acting, moment, operation_text
 from ratchet.core.drift import Edits
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.escape import escape_unprintable
@@ -44,7 +45,7 @@ def describe_link(link: Link, observations: Mapping[Side, Json], now: datetime, 
     for side in Side:
         lines += [f"{side.capitalize()}:", *_indented(_end(link, side, observations.get(side)))]
     lines.append("History:")
-    steps = [(_moment(step.at), step.source.value, step.target.value, step.reason) for step in link.history]
+    steps = [(moment(step.at), step.source.value, step.target.value, step.reason) for step in link.history]
     lines += _indented(table([("WHEN", "FROM", "TO", "WHY"), *steps]).splitlines() if steps else ["none"])
     return "\n".join(map(escape_unprintable, lines))
 
@@ -56,13 +57,19 @@ def _head(link: Link, now: datetime) -> Fields:
         ("Name", link.name),
         ("Namespace", link.namespace),
         ("State", f"{derive(link)}{since}"),
+        *_operation(link, now),
         ("Kind", link.kind.value if link.kind else _NOTHING),
         *([("Wiring", link.wiring.value)] if link.wiring is not Wiring.DIRECT else []),
         ("VNI", str(link.vni) if link.vni is not None else _NOTHING),
         *encapsulation,
         ("Generation", f"{link.generation}{_observed_generation(link)}"),
-        ("Created", f"{_moment(link.created)}, {age(link.created, now)} ago" if link.created else _NOTHING),
+        ("Created", f"{moment(link.created)}, {age(link.created, now)} ago" if link.created else _NOTHING),
     ]
+
+
+def _operation(link: Link, now: datetime) -> Fields:
+    operation = acting(link, now)
+    return [("Operation", operation_text(operation, now))] if operation is not None else []
 
 
 def _observed_generation(link: Link) -> str:
@@ -97,7 +104,7 @@ def _end(link: Link, side: Side, observation: Json | None) -> Iterator[str]:
             ("Stands", "yes" if link.is_ready(side) else "no"),
         ]
     if end.error is not None:
-        fields.append(("Last error", f"{end.error.text} (since {_moment(end.error.at)})"))
+        fields.append(("Last error", f"{end.error.text} (since {moment(end.error.at)})"))
     fields += [("Note", f"{key}: {value}") for key, value in sorted(end.notes.items())]
     fields += _fragments(link, side, observation or {})
     if observation is not None:
@@ -135,7 +142,7 @@ def _proof_fields(proof: Json | None) -> Fields:
 def _observation_fields(observation: Json) -> Fields:
     fields: Fields = []
     if observation.get("at"):
-        fields.append(("Observed", f"{_moment(datetime.fromisoformat(observation['at']))}, by the agent of its node"))
+        fields.append(("Observed", f"{moment(datetime.fromisoformat(observation['at']))}, by the agent of its node"))
     if observation.get("fault"):
         return [*fields, ("Not observed", observation["fault"])]
     device = observation.get("device") or {}
@@ -191,10 +198,6 @@ def _text(value: object) -> str:
     if isinstance(value, list):
         return " = ".join(map(_text, value))
     return str(value)
-
-
-def _moment(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _aligned(fields: Fields) -> Iterator[str]:

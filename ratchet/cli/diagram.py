@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
+from ratchet.cli.operation_state import acting, verb
 from ratchet.core.drift import edits
 from ratchet.core.intent import Wanted, asks_for_links
 from ratchet.core.kinds import Kind
@@ -27,6 +29,7 @@ class Edge:
 
     `state` is None if records were not read. `kind` is None until both pods have joined. `edited`: the declaration has
     changed, and the change waits for a restart of the primary. `failed`: an end has an error.
+    `operation`: the kind of the operation on it.
     """
 
     link: str
@@ -37,13 +40,15 @@ class Edge:
     vni: int | None = None
     edited: bool = False
     failed: bool = False
+    operation: str = ""
 
     @property
     def label(self) -> str:
-        """The text of the edge: kind, VNI, whether an end has an error, and whether a restart is needed."""
+        """The text of the edge: kind, VNI, operation, whether an end has an error, and whether a restart is needed."""
         words = [self.kind.value if self.kind else ""]
         if self.kind is Kind.VXLAN and self.vni is not None:
             words.append(str(self.vni))
+        words += [f"({self.operation})"] if self.operation else []
         words += ["error"] * self.failed + ["wants a restart"] * self.edited
         return " ".join(words)
 
@@ -56,10 +61,12 @@ class Diagram:
     edges: tuple[Edge, ...]
 
 
-def diagram_of(wanted: Wanted, records: Mapping[str, Link] | None, pods: Collection[Pod]) -> Diagram:
+def diagram_of(
+    wanted: Wanted, records: Mapping[str, Link] | None, pods: Collection[Pod], now: datetime | None = None
+) -> Diagram:
     """The diagram of declared links and their states. Pods without links are left out.
 
-    `records`: by name; None if they were not read.
+    `records`: by name; None if they were not read. `now`: to tell which operations act; None: none of them is shown.
     """
     places = {pod.ref.name: pod.node for pod in pods if asks_for_links(pod)}
     edges, drawn = [], dict[str, str]()
@@ -75,7 +82,9 @@ def diagram_of(wanted: Wanted, records: Mapping[str, Link] | None, pods: Collect
             found = edits(record, one)
             edited = bool(found) and not found.live
             failed = any(record.end(side).error for side in Side)
-            edges.append(Edge(one.link.name, near, far, derive(record), record.kind, vni, edited, failed))
+            operation = acting(record, now) if now is not None else None
+            kind = verb(operation) if operation is not None else ""
+            edges.append(Edge(one.link.name, near, far, derive(record), record.kind, vni, edited, failed, kind))
     nodes = {
         node: tuple(sorted(pod for pod, place in drawn.items() if place == node))
         for node in sorted(set(drawn.values()))

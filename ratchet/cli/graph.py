@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from ratchet.cli.cluster import add_cluster_options, chosen_namespace, records_of, require_namespace
@@ -20,8 +21,8 @@ from ratchet.store.store import ApiStore
 MANUAL = Manual(
     description="""
         Print a diagram of the links of a namespace: a box for each node with its pods, a line for each link with its
-        interfaces, kind, VNI and state. Green lines are linked, broken lines are not linked yet, red
-        lines have an error.
+        interfaces, kind, VNI and state. Green lines are linked, broken lines are not linked yet, red lines have an
+        error. Violet broken lines have an operation of ratchet link, whose kind is in parentheses.
 
         With -f, draw manifests without a cluster. The formats dot, svg and png need pip install 'ratchet-cni[graph]';
         svg and png also need Graphviz.
@@ -47,6 +48,7 @@ STYLES = {
     None: ("#555555", "solid"),
 }
 ERROR_COLOUR = "#b2182b"
+OPERATION_COLOUR, OPERATION_STYLE = "#762a83", "dashed"
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +87,7 @@ def diagram_of_cluster(store: ApiStore, namespace: str) -> Diagram:
     snapshot = read_snapshot(store, namespace)
     if not snapshot.pods:
         require_namespace(store, namespace, "draw links")
-    return diagram_of(snapshot.wanted, snapshot.records, snapshot.pods)
+    return diagram_of(snapshot.wanted, snapshot.records, snapshot.pods, datetime.now(UTC))
 
 
 def diagram_of_files(files: Sequence[str], namespace: str) -> Diagram:
@@ -121,7 +123,7 @@ def mermaid(diagram: Diagram) -> str:
         else:
             lines += [f"  {box}" for box in boxes]
     for edge in diagram.edges:
-        arrow = "---" if edge.state in (State.LINKED, None) else "-.-"
+        arrow = "---" if _line_style(edge) == "solid" else "-.-"
         label = " · ".join(part for part in (f"{edge.near.ifname} – {edge.far.ifname}", edge.label) if part)
         lines.append(f'  {names[edge.near.pod]} {arrow}|"{_escape(label)}"| {names[edge.far.pod]}')
     for number, edge in enumerate(diagram.edges):
@@ -168,11 +170,17 @@ def render(diagram: Diagram, output: str) -> bytes:
 
 def _style(edge: Edge, escape: Callable[[str], str]) -> dict[str, str]:
     ends = {"taillabel": escape(f" {edge.near.ifname} "), "headlabel": escape(f" {edge.far.ifname} ")}
-    return {"color": _colour(edge), "style": STYLES[edge.state][1], "label": escape(edge.label), **ends}
+    return {"color": _colour(edge), "style": _line_style(edge), "label": escape(edge.label), **ends}
 
 
 def _colour(edge: Edge) -> str:
-    return ERROR_COLOUR if edge.failed else STYLES[edge.state][0]
+    if edge.failed:
+        return ERROR_COLOUR
+    return OPERATION_COLOUR if edge.operation else STYLES[edge.state][0]
+
+
+def _line_style(edge: Edge) -> str:
+    return OPERATION_STYLE if edge.operation else STYLES[edge.state][1]
 
 
 def _engine(diagram: Diagram) -> str:

@@ -27,8 +27,8 @@ QueryAgent = Callable[[str, str], Mapping[str, Any]]
 
 MANUAL = Manual(
     description="""
-        Print one link with its state, its history and its two ends. Each end is shown as declared and as the agent of
-        its node observes it now, with the differences and the interface counters.
+        Print one link with its state, the operation on it, its history and its two ends. Each end is shown as declared
+        and as the agent of its node observes it now, with the differences and the interface counters.
 
         The agents are reached through the API server's proxy, with the permission get on pods/proxy in the namespace of
         the records. An end whose agent cannot be reached is shown with the reason.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ratchet.cli.operation_state import acting, verb
 from ratchet.core.endpoint_spec import EndState
 from ratchet.core.model import Link, Side
 from ratchet.core.state_machine import derive
@@ -48,7 +49,7 @@ class LinkTable:
             link.namespace,
             _endpoint(link, Side.PRIMARY),
             _endpoint(link, Side.PAIR),
-            "gone" if is_gone else _state(link),
+            "gone" if is_gone else _state(link, now),
             link.kind.value if link.kind else NOTHING,
             str(link.vni) if link.vni is not None else NOTHING,
             age(link.created, now),
@@ -117,11 +118,13 @@ def age(created: datetime | None, now: datetime) -> str:
     return f"{seconds}s"
 
 
-def _state(link: Link) -> str:
-    """The state, with a mark if an end has an error, and whether the link is held down or cut."""
+def _state(link: Link, now: datetime) -> str:
+    """The state, with a mark if an end has an error, the declared states other than up, and the operation."""
     mark = "!" if any(link.end(side).error for side in Side) else ""
     states = {link.end(side).properties.state for side in Side} - {EndState.UP}
-    return "".join((derive(link), mark, *(f",{state}" for state in sorted(states))))
+    operation = acting(link, now)
+    held = f"({verb(operation)})" if operation is not None else ""
+    return "".join((derive(link), mark, *(f",{state}" for state in sorted(states)), held))
 
 
 def _endpoint(link: Link, side: Side) -> str:

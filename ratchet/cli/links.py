@@ -12,9 +12,11 @@ from typing import Any
 from ratchet.cli.cluster import add_cluster_options, records_of, require_namespace
 from ratchet.cli.link_table import NOTHING, LinkTable, Row, table_line, terminal_width
 from ratchet.cli.manual import Manual
+from ratchet.cli.operation_state import acting, operation_text
 from ratchet.cli.progress import end_errors
 from ratchet.cli.proofs import Proofs, read_proofs
 from ratchet.cli.snapshot import read_edits
+from ratchet.core.escape import escape_unprintable
 from ratchet.core.model import Link, Side
 from ratchet.core.serialize import plain
 from ratchet.core.state_machine import derive
@@ -25,7 +27,8 @@ from ratchet.store.store import ApiStore
 MANUAL = Manual(
     description="""
         List links of all namespaces with both ends, their state, kind and VNI. A "!" after the state marks a link with
-        an error. Errors, and pods that need a restart because a link was edited, are listed on stderr. With --watch,
+        an error, "(down)" or another word in parentheses an operation of ratchet link. Errors, operations, and pods
+        that need a restart because a link was edited, are listed on stderr. With --watch,
         print a link again whenever it changes. On a terminal, long names are shortened to its width; -o wide prints
         them whole, with the wiring, the nodes and the names of the records.
 
@@ -135,6 +138,8 @@ def print_links(store: ApiStore, link_filter: LinkFilter, table: LinkTable | Non
         for link in shown:
             if found := edits.of_links.get(link.name):
                 print(f"link {link.name} {found.text(link)}", file=sys.stderr)
+            if operation := acting(link, now):
+                print(f"link {link.name}: {escape_unprintable(operation_text(operation, now))}", file=sys.stderr)
             for error in end_errors(link):
                 print(f"link {link.name}: {error}", file=sys.stderr)
     for fault in (*malformed, *edits.warnings(), *filter(None, (proofs.warning,))):
@@ -216,6 +221,8 @@ class _TablePrinter(_JsonPrinter):
         super().print_all(links)
 
     def _has_changed(self, before: Link, link: Link) -> bool:
+        if before.operation != link.operation:  # the one before may have ended since it was printed
+            return True
         now = datetime.now(UTC)
         return self._table.row(replace(before, created=None), now) != self._table.row(replace(link, created=None), now)
 
@@ -239,12 +246,22 @@ def link_as_json(link: Link) -> dict[str, Any]:
         "observedGeneration": link.observed_generation,
         "means": plain(link.encapsulation),
         "created": link.created.isoformat() if link.created else None,
+        "operation": _operation_as_json(link),
         **{side.value: _end_as_json(link, side) for side in Side},
         "history": [
             {"at": step.at.isoformat(), "from": step.source.value, "to": step.target.value, "reason": step.reason}
             for step in link.history
         ],
     }
+
+
+def _operation_as_json(link: Link) -> dict[str, Any] | None:
+    """The latest operation on a link, which may be over."""
+    operation = link.operation
+    if operation is None:
+        return None
+    until = operation.until.isoformat() if operation.until is not None else None
+    return {"words": operation.words, "by": operation.by, "since": operation.since.isoformat(), "until": until}
 
 
 def _end_as_json(link: Link, side: Side) -> dict[str, Any]:

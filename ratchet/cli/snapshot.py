@@ -49,7 +49,7 @@ def read_edits(store: ApiStore, links: Iterable[Link]) -> FoundEdits:
     found = FoundEdits({}, {})
     for namespace, group in groupby(sorted(links, key=_namespace), key=_namespace):
         try:
-            wanted = _read_declared(store, namespace)[0]
+            wanted = read_declared(store, namespace)[0]
         except RatchetError as error:
             found.unknown[namespace] = error
         else:
@@ -63,12 +63,12 @@ def _namespace(link: Link) -> str:
 
 def read_snapshot(store: ApiStore, namespace: str) -> Snapshot:
     """Read a namespace. Raises RatchetError."""
-    wanted, pods, topologies = _read_declared(store, namespace)
+    wanted, pods, topologies = read_declared(store, namespace)
     links, _ = store.links.list()
     return Snapshot(wanted, {link.name: link for link in links}, pods, topologies)
 
 
-def _read_declared(store: ApiStore, namespace: str) -> tuple[Wanted, list[Pod], list[Topology]]:
+def read_declared(store: ApiStore, namespace: str) -> tuple[Wanted, list[Pod], list[Topology]]:
     """The declared links of a namespace, and the pods and topologies that declare them."""
     pods, topologies = store.pods.list(namespace), store.topologies.list(namespace)
     return wanted_links(pods, topologies=topologies), pods, topologies

@@ -16,7 +16,8 @@ from ratchet.cli.link_table import LinkTable, age, shortened, table
 from ratchet.cli.links import LinkFilter, link_as_json, print_links, watch_links
 from ratchet.core.endpoint_spec import EndpointSpec, EndState
 from ratchet.core.kinds import Wiring
-from ratchet.core.model import Link, Side
+from ratchet.core.model import EndError, Link, Side
+from ratchet.core.operations import RecordedOperation
 from ratchet.core.pod import Pod
 from ratchet.core.record_updates import join, mark_ready, with_error
 from ratchet.core.serialize import plain
@@ -86,6 +87,32 @@ def test_the_state_shows_a_link_that_is_down_or_cut(states: tuple[str, str], sho
     for side, state in zip(Side, states, strict=True):
         link = link.with_end(side, replace(link.end(side), properties=EndpointSpec(state=EndState(state))))
     assert LinkTable().row(link, NOW)[3] == shown
+
+
+CUT = RecordedOperation("1", "cut from primary-pod:in1", "alice", NOW, NOW + timedelta(seconds=30))
+
+
+def test_the_state_shows_an_operation_until_it_ends() -> None:
+    link = replace(with_ready(veth(), *Side), operation=CUT)
+    error = replace(link.pair, error=EndError(NOW, "no"), properties=EndpointSpec(state=EndState.DOWN))
+    assert LinkTable().row(link, NOW)[3] == "linked(cut)"
+    assert LinkTable().row(link.with_end(Side.PAIR, error), NOW)[3] == "linked!,down(cut)"
+    assert LinkTable().row(link, NOW + timedelta(seconds=30))[3] == "linked"
+
+
+def test_an_operation_is_reported_on_stderr_and_in_the_json(capsys: Captured) -> None:
+    endless = replace(CUT, until=None, by="al\nice")
+    link = replace(with_ready(veth(), *Side), operation=endless)
+    assert print_links(FixedStore([link]), LinkFilter(), LinkTable()) == 0
+    assert capsys.readouterr().err == (
+        f"link {RECORD}: cut from primary-pod:in1, by al\\nice, since 2026-03-04 05:06:07 UTC, until cleared\n"
+    )
+    assert link_as_json(replace(link, operation=CUT))["operation"] == {
+        "words": "cut from primary-pod:in1",
+        "by": "alice",
+        "since": "2026-03-04T05:06:07+00:00",
+        "until": "2026-03-04T05:06:37+00:00",
+    }
 
 
 EDITED = [annotated(declaring_pod(), pair_ip="192.168.2.9"), pod("pair-pod")]
@@ -258,6 +285,7 @@ def test_json_contains_all_fields_of_a_link(capsys: Captured) -> None:
         "observedGeneration": None,
         "created": "2026-03-04T05:06:07+00:00",
         "means": {"tunnel": False, "vxlan_port": None},
+        "operation": None,
         "primary": {
             "name": "primary-pod",
             "interface": "in1",
@@ -352,6 +380,12 @@ def test_watch_prints_a_link_again_only_if_it_changes(capsys: Captured) -> None:
         ["primary-pod:in1", "pair-pod:in2", "gone"],
     ]
     assert all(len(row) == len(rows[0]) for row in rows)
+
+
+def test_watch_prints_a_link_again_after_its_operation_has_ended(capsys: Captured) -> None:
+    link = with_ready(veth(), *Side)
+    records = ChangingStore([replace(link, operation=CUT)], LinkChange(RECORD, link, "2"))
+    assert [row[2] for row in watched_rows(records, LinkFilter(), capsys)] == ["STATE", "linked", "linked"]
 
 
 def test_a_link_that_becomes_malformed_is_not_gone(capsys: Captured) -> None:

@@ -13,6 +13,7 @@ from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.kinds import Wiring
 from ratchet.core.model import Encapsulation, Link, Side
 from ratchet.core.observation import Live, Observation, Traffic
+from ratchet.core.operations import RecordedOperation
 from ratchet.core.record_updates import join, mark_ready
 from ratchet.core.serialize import plain
 from tests.support.links import NOW, later, own, wanted
@@ -54,6 +55,15 @@ def seen(*differences: str, **more: object) -> Mapping[str, Any]:
     """The observation of the primary's end that its agent returns."""
     known = {"device": {**DEVICE, **more}, "live": plain(LIVE), "differences": list(differences), "fault": ""}
     return {"node": "node-a", "at": later(298).isoformat(), **known}
+
+
+def test_an_operation_is_described_until_it_ends() -> None:
+    link = replace(wanted(), operation=RecordedOperation("1", "down", "alice", NOW, later(30)))
+    assert (
+        "Operation:   down, by alice, since 2026-03-04 05:06:07 UTC, until 2026-03-04 05:06:37 UTC (25s left)\n"
+        in describe_link(link, {}, later(5))
+    )
+    assert "Operation" not in describe_link(link, {}, later(30))
 
 
 GOLDEN = """\

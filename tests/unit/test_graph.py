@@ -16,9 +16,10 @@ from ratchet.cli.main import main
 from ratchet.core.intent import wanted_links
 from ratchet.core.kinds import Kind
 from ratchet.core.model import Side, State
+from ratchet.core.operations import RecordedOperation
 from ratchet.core.pod import Pod
 from ratchet.errors import RatchetError
-from tests.support.links import RECORD, declaring_pod, joined, own, pod, primary_pod, vxlan, with_ready
+from tests.support.links import NOW, RECORD, declaring_pod, joined, later, own, pod, primary_pod, vxlan, with_ready
 
 Captured = pytest.CaptureFixture[str]
 PODS = [replace(declaring_pod(), node="node-a"), replace(pod("pair-pod"), node="node-b")]
@@ -52,6 +53,18 @@ def test_a_vxlan_shows_its_vni_and_a_veth_has_none() -> None:
     veth = replace(with_ready(joined(own(Side.PRIMARY), own(Side.PAIR)), *Side), vni=11)
     (edge,) = diagram_of(wanted_links(PODS), {RECORD: veth}, PODS).edges
     assert (edge.label, edge.vni) == ("veth", None)
+
+
+def test_a_link_with_an_operation_shows_it_until_it_ends() -> None:
+    operation = RecordedOperation("1", "flap 5 times, 1s down and 1s up", "alice", NOW, later(9))
+    records = {RECORD: replace(LINKED, operation=operation)}
+    (edge,) = diagram_of(wanted_links(PODS), records, PODS, later(8)).edges
+    assert edge.label == "vxlan 11 (flap)"
+    text = mermaid(Diagram(NODES, (edge,)))
+    assert '-.-|"in1 – in2 · vxlan 11 (flap)"|' in text
+    assert "linkStyle 0 stroke:#762a83" in text
+    (edge,) = diagram_of(wanted_links(PODS), records, PODS, later(9)).edges
+    assert edge == EDGE
 
 
 def test_an_edited_link_shows_that_it_wants_a_restart() -> None:

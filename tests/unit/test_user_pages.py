@@ -14,10 +14,12 @@ import pytest
 import yaml
 
 from ratchet.cli.main import main
+from ratchet.core.intent import TOPOLOGY_LABEL
 from ratchet.core.intent.link_parser import PROPERTIES
 from ratchet.core.intent.topologies import Faulty, drawn_links
 from ratchet.core.pod import Topology
 from ratchet.core.sysctls import ALLOWED
+from ratchet.store.codec.operations import decode_operations, is_operations
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KUBECTL = Path(sys.executable).with_name("kubectl")
@@ -70,7 +72,7 @@ def test_architecture_md_lists_every_module(package: str) -> None:
 
 
 def test_manifests_are_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = [*objects("ConfigMap"), *objects("Pod")]
+    found = [*((page, one) for page, one in objects("ConfigMap") if "links" in one["data"]), *objects("Pod")]
     assert len(found) >= 3
     for page, one in found:
         pods = [pod(name) for name in named_pods(one) if name != one["metadata"]["name"]]
@@ -78,6 +80,14 @@ def test_manifests_are_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         file.write_text(yaml.safe_dump_all([one, *pods]))
         status = main(["validate", str(file)])
         assert status == 0, (page, capsys.readouterr().out)
+
+
+def test_the_example_of_an_operation_is_valid() -> None:
+    ((_, config_map),) = ((page, one) for page, one in objects("ConfigMap") if "links" not in one["data"])
+    assert is_operations(config_map, TOPOLOGY_LABEL)
+    operations = decode_operations(config_map)
+    assert operations is not None
+    assert [one.words for one in operations.valid.values()] == ["cut from r1:eth1"]
 
 
 def named_pods(one: Json) -> set[str]:
