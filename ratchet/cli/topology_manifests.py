@@ -11,6 +11,7 @@ from ratchet.cli.yaml_nodes import Kind
 from ratchet.core.escape import excerpt
 from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
 from ratchet.core.intent.topologies import TOPOLOGY_VALUES
+from ratchet.core.operations import OPERATIONS_NAME, OPERATIONS_VALUE, parse_operations
 from ratchet.core.pod import Topology
 from ratchet.store.codec.pods import decode_topology
 
@@ -29,6 +30,8 @@ def read_topology(document: Value, namespace: str) -> tuple[Topology | None, lis
     if label.text("") not in TOPOLOGY_VALUES:
         if label.text("").lower() == "false":
             return None, []
+        if label.text("") == OPERATIONS_VALUE:
+            return None, list(_invalid_operations(document))
         raise label.error(f'invalid value "{excerpt(label.text(""))}": expected "true"')
     problems: list[Problem] = []
     own = read_metadata(metadata, namespace, problems)
@@ -48,6 +51,22 @@ def read_topology(document: Value, namespace: str) -> tuple[Topology | None, lis
         "binaryData": document["binaryData"].texts(),
     }
     return decode_topology(decoded), problems
+
+
+def _invalid_operations(document: Value) -> Iterator[Problem]:
+    """The errors of a ConfigMap of operations (`ratchet link`)."""
+    name, data = document["metadata"]["name"], document["data"]
+    if name.text("") != OPERATIONS_NAME:
+        yield _problem(name, f'expected "{OPERATIONS_NAME}": agents read operations of no other ConfigMap')
+    operations = parse_operations("", data.texts())
+    if operations.fault:
+        yield _problem(data, operations.fault)
+    for key, error in operations.invalid.items():
+        yield _problem(data[key], error)
+
+
+def _problem(value: Value, cause: str) -> Problem:
+    return Problem(True, f"{value.error('').place}: {cause}")
 
 
 def _likely_topology(document: Value) -> Iterator[Problem]:

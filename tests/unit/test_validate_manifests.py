@@ -257,6 +257,34 @@ def test_a_config_map_that_looks_like_a_topology_is_a_warning(
     assert expected in warning
 
 
+OPERATIONS = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: %s, labels: {ratchet.topology: operations}}
+data:
+  lab.a.x.b.y: '{"operation": "%s"}'
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "verb", "expected"),
+    [
+        ("ratchet-operations", "down", []),
+        (
+            "ratchet-operations",
+            "sideways",
+            ['f.yaml: line 5: data[lab.a.x.b.y]: operation: invalid operation "sideways"'],
+        ),
+        ("mine", "down", ['f.yaml: line 3: metadata.name: expected "ratchet-operations"']),
+    ],
+)
+def test_operations_are_checked(name: str, verb: str, expected: list[str], check: Checker) -> None:
+    found = check(OPERATIONS % (name, verb))
+    assert [line.startswith(f"error: {text}") for line, text in zip(found, expected, strict=True)] == [True] * len(
+        found
+    )
+
+
 @pytest.mark.parametrize(("label", "links"), [("True", 1), ("TRUE", 1), ("false", 0)])
 def test_the_label_of_topologies_may_have_upper_case(label: str, links: int, check: Checker, capsys: Captured) -> None:
     assert check(TOPOLOGY.replace("true", label) % "a:x, b:x", POD % "a", POD % "b") == []
