@@ -73,7 +73,7 @@ def print_operations(
 
     Returns the exit status: 1 if an entry is invalid. Raises RatchetError if there are too many to be read.
     """
-    operations = parse_operations(namespace, entries)
+    operations = parse_operations(entries)
     if operations.fault:
         raise RatchetError(
             f"cannot read the operations of namespace {namespace}: {operations.fault}",

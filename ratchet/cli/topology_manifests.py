@@ -58,7 +58,7 @@ def _invalid_operations(document: Value) -> Iterator[Problem]:
     name, data = document["metadata"]["name"], document["data"]
     if name.text("") != OPERATIONS_NAME:
         yield _problem(name, f'expected "{OPERATIONS_NAME}": agents read operations of no other ConfigMap')
-    operations = parse_operations("", data.texts())
+    operations = parse_operations(data.texts())
     if operations.fault:
         yield _problem(data, operations.fault)
     for key, error in operations.invalid.items():

@@ -238,7 +238,7 @@ def read_times(value: Any) -> int:
 
 def _endpoint(value: Any) -> tuple[str, str]:
     name, colon, ifname = _text(value).partition(":")
-    if not (name and colon and ifname):
+    if not (name and colon and ifname) or not value.isprintable():
         raise ValueError(f'invalid endpoint "{excerpt(value)}": expected pod:interface')
     return name, ifname
 

@@ -102,6 +102,7 @@ def test_an_operation_is_what_its_text_says(verb: Verb, seconds: float | None, t
         ('{"operation": "down", "from": "r1:eth1"}', 'from: an operation "down" has no such field'),
         ('{"operation": "cut", "times": 3}', 'times: an operation "cut" has no such field'),
         ('{"operation": "cut", "from": "r1"}', 'from: invalid endpoint "r1"'),
+        ('{"operation": "cut", "from": "r1:a\\u001bb"}', 'from: invalid endpoint "r1:a\\x1bb"'),
         ('{"operation": "down", "for": 30}', 'for: invalid value "30": expected text'),
         ('{"operation": "down", "for": "-3s"}', 'for: invalid duration "-3s"'),
         ('{"operation": "down", "for": "0s"}', 'for: invalid duration "0s": expected 10ms to 720h'),
