@@ -27,8 +27,9 @@ MANUAL = Manual(
         the pods of workloads.
 
         The changes "added", "removed", "moved" and "in place" happen at once, in running pods. So do "tunnel replaced"
-        and "interface replaced", which interrupt traffic. "on start" waits for the start of a pod, "restart" for the
-        restart of a running pod. "rejected" is an invalid declaration: running pods keep their links as they are.
+        and "interface replaced", which interrupt traffic; another vxlan_port in panel wiring does not. "on start" waits
+        for the start of a pod, "restart" for the restart of a running pod. "rejected" is an invalid declaration:
+        running pods keep their links as they are.
     """,
     examples=(
         ("Show what a file would change", "ratchet diff -n lab -f topology.yaml"),

@@ -128,6 +128,9 @@ class VxlanWire:
     its other end.
 
     `guard`: whether the end takes datagrams from the peer's VTEP only (`core.tunnel_guard`).
+
+    `switches`: whether a cable must send into this tunnel. Until the peer takes from it, a cable may go on sending into
+    the tunnel that this one replaces.
     """
 
     link: str
@@ -141,6 +144,7 @@ class VxlanWire:
     carrier: bool = True
     guard: bool = True
     wiring: Wiring = Wiring.DIRECT
+    switches: bool = True
 
     @property
     def near_kind(self) -> str:

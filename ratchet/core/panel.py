@@ -14,8 +14,8 @@ PANEL_MARK = "ratchet/panel"
 # them.
 GROUP_LEAST, GROUPS = 0x52000000, 1_000_000
 
-# The first letters of devices' names.
-CABLE_PREFIX, TUNNEL_PREFIX = "c", "t"
+# The first letters of devices' names. A former tunnel is one that another one replaces.
+CABLE_PREFIX, TUNNEL_PREFIX, FORMER_PREFIX = "c", "t", "f"
 
 
 class PanelSlot(NamedTuple):
@@ -36,6 +36,10 @@ class PanelSlot(NamedTuple):
         """The name of the tunnel to which that cable is patched."""
         return f"{TUNNEL_PREFIX}{self.group - GROUP_LEAST:05x}-{index:x}"
 
+    def former(self, index: int) -> str:
+        """The name of the tunnel that this one replaces, while it still takes what the peer sends."""
+        return f"{FORMER_PREFIX}{self.group - GROUP_LEAST:05x}-{index:x}"
+
 
 def attachment_groups(attachment: str) -> Iterator[int]:
     """All groups that an attachment's devices in the panel can have, its preferred one first.
@@ -52,8 +56,13 @@ def is_attachment_group(group: int) -> bool:
 
 
 def cable_of(tunnel: str) -> str:
-    """The name of the cable whose tunnel has this name."""
-    return CABLE_PREFIX + tunnel.removeprefix(TUNNEL_PREFIX)
+    """The name of the cable whose tunnel, or former tunnel, has this name."""
+    return CABLE_PREFIX + tunnel[1:]
+
+
+def is_former(tunnel: str) -> bool:
+    """Whether the name of one of Ratchet's devices in a panel is that of a former tunnel."""
+    return tunnel.startswith(FORMER_PREFIX)
 
 
 def leftover_tunnels(names: Collection[str]) -> set[str]:
@@ -62,4 +71,4 @@ def leftover_tunnels(names: Collection[str]) -> set[str]:
     A cable goes with the namespace of its pod, and its tunnel stays. A cable without a journal entry is no leftover:
     its pod's namespace exists, and the journal may be lost.
     """
-    return {name for name in names if name.startswith(TUNNEL_PREFIX) and cable_of(name) not in names}
+    return {name for name in names if name[:1] in (TUNNEL_PREFIX, FORMER_PREFIX) and cable_of(name) not in names}

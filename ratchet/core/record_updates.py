@@ -11,7 +11,8 @@ from datetime import datetime
 
 from ratchet.core.endpoint_spec import resets
 from ratchet.core.escape import escape_unprintable
-from ratchet.core.model import NO_PEER, SIDES, End, EndError, Link, ReadyFor, Side, Transition
+from ratchet.core.kinds import Wiring
+from ratchet.core.model import NO_PEER, SIDES, End, EndError, Link, Side, Transition
 from ratchet.core.naming import node_label
 from ratchet.core.operations import RecordedOperation
 from ratchet.core.overrides import AS_DECLARED, Override
@@ -175,23 +176,21 @@ def _without_ready(record: Link, side: Side) -> tuple[Link, list[Move]]:
 def _renewed(record: Link, wanted: Link) -> tuple[Link, list[Move]]:
     """The record updated to the current declaration. Ends that were ready for an earlier one are lost.
 
-    They stay connected (`Link.is_connected`), unless the encapsulation has changed.
+    They stay connected (`Link.is_connected`), unless another kind of interface replaces what they have, or in direct
+    wiring a tunnel with another UDP port.
     """
     if record.intends_the_same_as(wanted):
         return record, []
-    reencapsulated = record.encapsulation != wanted.encapsulation
     primary, pair = (
-        replace(
-            new,
-            sandbox=old.sandbox,
-            ready=_disconnected(old.ready) if reencapsulated else old.ready,
-            resets=_resets(record, old, new),
-        )
+        replace(new, sandbox=old.sandbox, ready=old.ready, resets=_resets(record, old, new))
         for old, new in ((record.primary, wanted.primary), (record.pair, wanted.pair))
     )
     renewed = replace(
         record, encapsulation=wanted.encapsulation, generation=record.generation + 1, primary=primary, pair=pair
     )
+    has_other_port = record.encapsulation.vxlan_port != wanted.encapsulation.vxlan_port
+    if record.kind is not renewed.kind or (record.wiring is Wiring.DIRECT and has_other_port):
+        renewed = replace(renewed, primary=_disconnected(renewed.primary), pair=_disconnected(renewed.pair))
     return renewed, [(LOST[side], renewed) for side in SIDES if record.is_ready(side)]
 
 
@@ -201,8 +200,8 @@ def _resets(record: Link, old: End, new: End) -> tuple[str, ...]:
     return resets(old.properties, new.properties, old.resets)
 
 
-def _disconnected(ready: ReadyFor | None) -> ReadyFor | None:
-    return None if ready is None else replace(ready, peer=NO_PEER)
+def _disconnected(end: End) -> End:
+    return end if end.ready is None else replace(end, ready=replace(end.ready, peer=NO_PEER))
 
 
 def _rewired(record: Link, wanted: Link) -> Link:

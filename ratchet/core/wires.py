@@ -60,12 +60,18 @@ def wire_of(record: Link, side: Side, underlay: Underlay, here: Location, peer: 
         carrier=_has_carrier(record, side, underlay),
         guard=underlay.guard,
         wiring=record.wiring,
+        switches=_switches(record, side),
     )
 
 
 def _has_carrier(record: Link, side: Side, underlay: Underlay) -> bool:
     """Whether the end of a tunnel must have carrier. Without an agent, it has carrier from the start."""
     return not record.is_held_down and (record.is_connected(side.other) or not underlay.has_agent)
+
+
+def _switches(record: Link, side: Side) -> bool:
+    """Whether a cable must send into the tunnel of this generation: if it has sent into none, or the peer is ready."""
+    return record.wiring is Wiring.DIRECT or not record.is_connected(side) or record.is_ready(side.other)
 
 
 def _wire_on_one_node(record: Link, side: Side, underlay: Underlay, here: Location, peer: Location | None) -> Wire:

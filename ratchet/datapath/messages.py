@@ -154,7 +154,7 @@ def new_remote(index: int, remote: str) -> bytearray:
 
 
 def named(index: int, ifname: str) -> bytearray:
-    """Rename a link that is down."""
+    """Rename a link. Before Linux 6.2, it must be down."""
     return message(RTM_NEWLINK, ACT, _link(index), _LINK.pack(("IFLA_IFNAME", ifname)))
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from ratchet.core.model import State
-from ratchet.dev.hosts import command_in, ip
+from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
 from tests.support.cluster import Cluster
 from tests.support.declarations import NOTHING, TO_X, TO_Y, Placed, add_all, assert_one_link, in_topology, place
+from tests.support.link_monitor import link_monitor
 from tests.support.wired import has_carrier
 
 LINK = "default.x.in1.y.in1"
@@ -115,28 +115,11 @@ def packets(cluster: Cluster, placed: Placed) -> int:
 @both_nodes
 def test_a_flap_takes_the_carrier_as_often_as_it_says(cluster: Cluster, linked: tuple[Placed, Placed]) -> None:
     x, y = linked
-    monitors = [
-        subprocess.Popen(command_in(one[1].netns, "ip", "-o", "monitor", "link"), stdout=subprocess.PIPE, text=True)
-        for one in (x, y)
-    ]
-    try:
-        wait_for("the monitors", lambda: all(_listens(one) for one in monitors))
+    with link_monitor(x[1].netns) as of_x, link_monitor(y[1].netns) as of_y:
         operate(cluster, {"operation": "flap", "times": 3, "down": "300ms", "up": "300ms"})
         wait_for("the end", lambda: cluster.pods_with_event("OperationEnded") >= {x[1].pod.uid, y[1].pod.uid})
         wait_for_carrier(cluster, True, x, y)
-    finally:
-        for monitor in monitors:
-            monitor.terminate()
-    for monitor in monitors:
-        states = ["NO-CARRIER" in line for line in monitor.communicate(timeout=30)[0].splitlines() if "in1" in line]
-        lost = sum(now and not before for before, now in zip([False, *states], states, strict=False))
-        assert lost == 3, states
-
-
-def _listens(monitor: subprocess.Popen[str]) -> bool:
-    """Whether a process has a netlink socket."""
-    sockets = subprocess.run(["ls", "-l", f"/proc/{monitor.pid}/fd"], capture_output=True, text=True, check=True)
-    return "socket:" in sockets.stdout
+    assert (of_x.losses("in1"), of_y.losses("in1")) == (3, 3)
 
 
 @both_nodes

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -14,9 +15,13 @@ from ratchet.cli.declarations import Declarations, Files
 from ratchet.cli.link_changes import Change, LinkChange, link_changes
 from ratchet.core.kinds import Wiring
 from ratchet.core.model import State
+from ratchet.core.panel import is_former
 from ratchet.core.pod import Topology
+from ratchet.core.ports import ports_on_one_node
 from ratchet.datapath import ethtool, netns
-from ratchet.dev.hosts import command_in, ip
+from ratchet.datapath.panel.leftovers import sweep
+from ratchet.dev.fake_kubelet import Kubelet
+from ratchet.dev.hosts import command_in, ip, netns_path
 from ratchet.dev.testbed import wait_for
 from tests.support.cluster import Cluster
 from tests.support.declarations import (
@@ -32,6 +37,7 @@ from tests.support.declarations import (
     in_topology,
     place,
 )
+from tests.support.link_monitor import link_monitor
 from tests.support.resync import held_at, touch
 from tests.support.wired import has_carrier
 
@@ -356,3 +362,58 @@ def test_the_labels_of_a_running_pod_do_not_change_its_links(cluster: Cluster) -
         touch(cluster.bed, LINK)
         assert cluster.pings(y[1], TO_X)
         assert indexes(cluster, x, y) == before
+
+
+@pytest.mark.parametrize("node_of_y", ["a", "b"])
+def test_an_edit_of_the_port_is_made_before_the_link_breaks(cluster: Cluster, node_of_y: str) -> None:
+    x, y = linked(cluster, node_of_y, topology({"kind": "vxlan"}, "panel"))
+    nodes = [cluster.bed.kubelets[node] for node in sorted({"a", node_of_y})]
+    with ExitStack() as stack:
+        monitors = [stack.enter_context(link_monitor(one.netns)) for _, one in (x, y)]
+        stack.enter_context(pinging(cluster, x, TO_Y))
+        wait_for("a neighbour entry", lambda: "lladdr" in ip("-n", y[1].netns, "neigh"))
+        for port in (4793, 4796, 4793):
+            cluster.bed.edit_topology("lab", topology({"kind": "vxlan", "vxlan_port": port}, "panel"))
+            made = {port} if node_of_y == "b" else set(ports_on_one_node(port))
+            wait_for("the tunnels", lambda made=made: ports(*nodes) == made)  # type: ignore[misc]
+            cluster.wait_until(State.LINKED, LINK)
+            for node in nodes:
+                wait_for("the switch", lambda node=node: swept(node))  # type: ignore[misc]
+    assert cluster.pings(x[1], TO_Y)
+    assert [monitor.losses("in1") for monitor in monitors] == [0, 0]
+
+
+def test_an_edit_to_a_port_that_is_taken_leaves_the_link_as_it_is(cluster: Cluster) -> None:
+    x, y = linked(cluster, "b", topology({}, "panel"))
+    with netns.open_netns(netns_path(cluster.b.host.netns)) as opened, netns.inside(opened):
+        holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with holder, link_monitor(y[1].netns) as monitor:
+        holder.bind(("", 4793))
+        cluster.bed.edit_topology("lab", topology({"vxlan_port": 4793}, "panel"))
+        wait_for("an Event", lambda: y[1].pod.uid in cluster.pods_with_event("LinkFailed"))
+        assert cluster.state(LINK) is not State.LINKED
+        assert cluster.pings(x[1], TO_Y)
+        assert has_carrier(cluster, y[1], "in1")
+    cluster.wait_until(State.LINKED, LINK)
+    assert ports(cluster.a, cluster.b) == {4793}
+    assert cluster.pings(x[1], TO_Y)
+    assert monitor.losses("in1") == 0
+
+
+def tunnels(*nodes: Kubelet) -> dict[str, int]:
+    """The UDP ports of the tunnels in the nodes' panels, by the tunnels' names."""
+    show = "-d", "-j", "link", "show", "type", "vxlan"
+    shown = [one for node in nodes for one in json.loads(ip("-n", node.host.panel, *show))]
+    return {one["ifname"]: one["linkinfo"]["info_data"]["port"] for one in shown}
+
+
+def ports(*nodes: Kubelet) -> set[int]:
+    """The UDP ports of the tunnels that are not former ones."""
+    return {port for name, port in tunnels(*nodes).items() if not is_former(name)}
+
+
+def swept(node: Kubelet) -> bool:
+    """Sweep a panel. Returns whether it has no former tunnels left: none is removed while a cable sends into it."""
+    with netns.open_netns(netns_path(node.host.netns)) as opened, netns.inside(opened):
+        sweep(netns_path(node.host.panel))
+    return not any(map(is_former, tunnels(node)))

@@ -21,7 +21,7 @@ from ratchet.agent.membership import Membership
 from ratchet.cni.command import Command
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
-from ratchet.core.interface import DEFAULT_TXQLEN
+from ratchet.core.interface import CABLE, DEFAULT_TXQLEN
 from ratchet.core.kinds import Wiring
 from ratchet.core.model import End, Link, Side, State
 from ratchet.core.pod import Pod, PodRef, Topology
@@ -65,6 +65,7 @@ CUT_WHILE_RUNNING = "the old link does not stand while its pods run"
 NOT_LINKED = "the new link is not linked"
 OTHER_INTERFACES = "there are other interfaces than those of the new link"
 OLD_LINK_LEFT = "the old link is left"
+UNTAKEN = "an end sends to a UDP port from which its peer does not take"
 CABLE_LOST = "an interface in panel wiring is gone"
 
 
@@ -438,6 +439,8 @@ class Edit:
         held_down = operated(self.after.wanted().links[0].link).is_held_down
         if self.live and old == new and not held_down and not self._is_connected(world, texts.get(old)):
             yield CUT_WHILE_RUNNING
+        if self.live and old == new and _is_untaken(world):
+            yield UNTAKEN
         if self.live and records and self._lost_its_cable(world, self.after.wanted().links[0]):
             yield CABLE_LOST
         if self.first.container_id not in world.tombstones and not self.live:
@@ -486,6 +489,14 @@ class Edit:
         joined = {sandbox.container_id for side in Side if (sandbox := link_of(text).sandbox(side)) is not None}
         both = {one.container_id for one in sandboxes}
         return joined == both and set_up_as_recorded(text, world.interfaces, world.namespaces)
+
+
+def _is_untaken(world: World) -> bool:
+    """Whether one of two cables on two nodes sends into a tunnel from which the other one does not take."""
+    ends = [one for one in world.interfaces if one.device.kind == CABLE and one.device.vni is not None]
+    if len({one.device.local for one in ends}) != 2:
+        return False
+    return not (ends[0].has_taken_by(ends[1]) and ends[1].has_taken_by(ends[0]))
 
 
 def _attachment_of(about: Any) -> Any:

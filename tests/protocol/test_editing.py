@@ -15,7 +15,8 @@ from ratchet.agent.edits import has_peer
 from ratchet.agent.handover import Handover
 from ratchet.agent.liveness import SandboxLiveness
 from ratchet.agent.membership import Membership
-from ratchet.core import record_updates
+from ratchet.core import record_updates, wires
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import Link
 from ratchet.core.plan import Attempt
 from ratchet.node import add
@@ -30,6 +31,7 @@ from tests.protocol.editing import (
     NOT_LINKED,
     OLD_LINK_LEFT,
     OTHER_INTERFACES,
+    UNTAKEN,
     Declared,
     DeclaredPods,
     Edit,
@@ -113,6 +115,7 @@ SCENES = {
     "adjusted, panel, VXLAN": adjusted("A", "B", "mtu: 1400", "panel"),
     "a setting is removed, VXLAN": adjusted("A", "B", "mtu: null", before="txqlen: 5"),
     "a setting is removed, panel": adjusted("A", "A", "mtu: null", "panel", before="txqlen: 5"),
+    "another port, panel": adjusted("A", "B", "vxlan_port: 4790", "panel"),
     "held down, patch": adjusted("A", "A", "state: down", "panel"),
     "held down, VXLAN": adjusted("A", "B", "state: down", "panel"),
     "cut, patch": adjusted("A", "A", "state: [down, up]", "panel"),
@@ -287,6 +290,20 @@ def ignoring_operations_when_ends_are_noted() -> Iterator[None]:
 
 
 @contextmanager
+def switching_at_once() -> Iterator[None]:
+    """A cable sends into its new tunnel as soon as it is made."""
+    with patch.object(wires, "_switches", lambda *_: True):
+        yield
+
+
+@contextmanager
+def disconnecting_for_another_port() -> Iterator[None]:
+    """In panel wiring too, an edit of the UDP port takes the carrier of both ends until both tunnels are replaced."""
+    with patch.object(record_updates, "Wiring", SimpleNamespace(DIRECT=Wiring.PANEL)):
+        yield
+
+
+@contextmanager
 def waiting_for_the_peer_to_leave() -> Iterator[None]:
     """A link that a topology does not declare any more stays while both ends are held."""
     with patch.object(membership, "is_kept", lambda _end, record, entry: has_peer(record, entry)):
@@ -337,6 +354,12 @@ MUTATIONS: dict[str, Witness] = {
         ignoring_operations_when_ends_are_noted,
         SCENES["adjusted, patch"],
         FALSE_CLAIM,
+    ),
+    "a cable switches before its peer is ready": (switching_at_once, SCENES["another port, panel"], UNTAKEN),
+    "an edit of the port disconnects": (
+        disconnecting_for_another_port,
+        SCENES["another port, panel"],
+        CUT_WHILE_RUNNING,
     ),
     "no interface is handed over": (removing_every_interface, moved_live("A", "B", "A", "panel"), CABLE_LOST),
     "interfaces stay": (leaving_interfaces_behind, moved("A", "B", "A", restarted=True), OTHER_INTERFACES),

@@ -43,12 +43,22 @@ InterfacePlace = tuple[str, str]  # the path of a network namespace, and the nam
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """An interface and its place. A vEth also has that of its peer, and a patched cable that of the other cable."""
+    """An interface and its place. A vEth also has that of its peer, and a patched cable that of the other cable.
+
+    `former` is the UDP port of a cable's former tunnel, from which it takes too. `sends_to` is the same port if the
+    cable still sends into that tunnel.
+    """
 
     place: InterfacePlace
     device: Device
     peer: InterfacePlace | None = None
     patched: InterfacePlace | None = None
+    former: int | None = None
+    sends_to: int | None = None
+
+    def has_taken_by(self, peer: Interface) -> bool:
+        """Whether the end of a tunnel sends to a UDP port from which its peer takes."""
+        return (self.sends_to or self.device.port) in (peer.device.port, peer.former)
 
 
 class _State(NamedTuple):
@@ -509,6 +519,8 @@ def observed(interfaces: frozenset[Interface], namespaces: frozenset[str], wire:
         far_cable = at.get(_place(wire.far)) if is_there else None
         ends = ((near, _place(wire.far)), (far_cable, _place(wire.near)))
         return Observed(*(replace(one.device, wired=one.patched == to) if one else None for one, to in ends))
+    if near is not None and isinstance(wire, VxlanWire) and wire.switches and near.sends_to is not None:
+        return Observed(replace(near.device, wired=False))
     if not isinstance(wire, VethWire):
         return Observed(near.device if near else None)
     far = at.get(_place(wire.far))
@@ -554,7 +566,11 @@ def _connected(interfaces: frozenset[Interface], wire: Wire) -> frozenset[Interf
     others = _claims(interfaces - {near}, wire)
     cut = {replace(one, device=_without_tunnel_fields(one.device)) for one in others}
     tunnel = replace(_tunnel(wire), kind=CABLE, carrier=wire.carrier, carrier_fixed=False)
-    return interfaces - {near, *others} | cut | {replace(near, patched=None, device=tunnel)}
+    used = (near.sends_to or near.device.port) if near.device.vni == wire.vni else None
+    former = used if used != wire.port else None
+    sends_to = former if not wire.switches else None
+    made = replace(near, patched=None, device=tunnel, sends_to=sends_to, former=former or near.former)
+    return interfaces - {near, *others} | cut | {made}
 
 
 def _without_tunnel(interfaces: frozenset[Interface], wire: Wire) -> frozenset[Interface]:

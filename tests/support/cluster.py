@@ -271,7 +271,7 @@ def panel_devices(node: Kubelet) -> list[str]:
     """The cables and tunnels in a node's patch panel."""
     if not Path(netns_path(node.host.panel)).exists():
         return []
-    return [name for name in own_interfaces(node.host.panel) if re.fullmatch("[ct][0-9a-f]{5}-[0-9a-f]+", name)]
+    return [name for name in own_interfaces(node.host.panel) if re.fullmatch("[cft][0-9a-f]{5}-[0-9a-f]+", name)]
 
 
 @contextmanager

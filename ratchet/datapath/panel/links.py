@@ -26,11 +26,11 @@ from ratchet.datapath.panel.cables import (
 )
 from ratchet.datapath.panel.carrier import lower_partner, set_carrier, settle_carriers, settle_tunnel_carrier
 from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named, devices_at
+from ratchet.datapath.panel.former import is_patched, keep_former, note_as_former, sends_into_former
 from ratchet.datapath.panel.made import made_patch, made_with_tunnel, with_carrier, with_tunnel
 from ratchet.datapath.panel.namespace import open_panel, panel_channel
 from ratchet.datapath.panel.patches import (
     Patch,
-    lead_to_each_other,
     leads_as_set,
     remove_patch,
     set_direction,
@@ -112,7 +112,8 @@ def remove(location: Location) -> bool:
         return False
     try:
         with open_panel(slot.path) as panel, panel_channel(panel) as channel:
-            take_down_tunnel(panel, channel, slot.tunnel(index))
+            for name in (slot.tunnel(index), slot.former(index)):
+                take_down_tunnel(panel, channel, name)
             cable = device_named(channel, slot.cable(index))
             if cable is None or not cable.is_cable:
                 return False
@@ -177,7 +178,7 @@ def _tunnelled(link: _OpenLink, wire: VxlanWire, cable: ObservedCable) -> Device
         return replace(cable.device, wired=False)
     spec = in_panel(wire, link.near.slot).near
     is_usable = cable.in_order and tunnel.up and tunnel.mtu == spec.mtu
-    wired = is_usable and lead_to_each_other(link.channel, cable.end.index, tunnel.index, sends=link.near.sends)
+    wired = is_usable and is_patched(link.near, wire, cable.end, tunnel.index)
     at = link.near.panel.cookie, tunnel.index, wire.link
     if wired:
         note_observed(*at, wire.carrier)
@@ -252,17 +253,24 @@ def _patch_together(
 def _patch_to_tunnel(
     link: _OpenLink, wire: VxlanWire, near: ObservedCable, end: PanelDevice, *, evict: bool
 ) -> Observed:
-    """Make the tunnel and patch this end's cable to it. The cable has no carrier if that fails."""
+    """Make the tunnel and patch this end's cable to it.
+
+    If that fails, the cable has no carrier, unless it sends into the former tunnel.
+    """
     if not wire.carrier:
         _note_complete(link, False)
         set_carrier(link.channel, end, False)
     try:
+        former = keep_former(link.near, wire, end)
         tunnel, _ = ensure_panel_tunnel(link.near, wire, evict=evict)
+        if former is not None and tunnel is not None:
+            note_as_former(link.near, tunnel, former)
         return _connect_tunnel(link, wire, near, end, tunnel)
     except DatapathError:
         with suppress(DatapathError):
-            _note_complete(link, False)
-            set_carrier(link.channel, end, False)
+            if not sends_into_former(link.near, end):
+                _note_complete(link, False)
+                set_carrier(link.channel, end, False)
         raise
 
 
@@ -277,8 +285,9 @@ def _connect_tunnel(
     """Patch a cable and its tunnel to each other and observe them. `patch`: that of both, if it is known."""
     if tunnel is None:
         raise DatapathError(f"cannot patch {wire.near.ifname} of {wire.link}: its tunnel went away while being made")
-    set_direction(link.channel, end.index, tunnel.index, sends=link.near.sends, patch=patch)
     set_patch(link.channel, tunnel.index, end.index, takes_oam=True, patch=patch)
+    if wire.switches or not sends_into_former(link.near, end):
+        set_direction(link.channel, end.index, tunnel.index, sends=link.near.sends, patch=patch)
     note_complete(link.near.panel.cookie, tunnel.index, wire.link, wire.carrier)
     settle_tunnel_carrier(link.channel, link.near.panel.cookie, end, tunnel.index, wire.link)
     if wire.carrier and wire.is_of_one_node:

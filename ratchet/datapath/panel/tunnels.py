@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ratchet.core.interface import FRAGMENTED_MTU_MAX, Device, InterfaceSpec, VxlanWire, tunnel_mtu
 from ratchet.core.kinds import Wiring
-from ratchet.core.panel import PanelSlot, cable_of
+from ratchet.core.panel import PanelSlot, cable_of, is_former
 from ratchet.core.tunnel_guard import owner_of
 from ratchet.datapath import messages
 from ratchet.datapath.panel.cables import OpenCable
@@ -118,13 +118,13 @@ def remove_panel_tunnel(cable: OpenCable) -> bool:
 def take_down_tunnel(panel: Panel, channel: Channel, ifname: str) -> bool:
     """Delete a tunnel, and its place in the guard. `channel` is in the panel.
 
-    If its other end is in the panel too, takes the carrier of that end's cable. Returns False if it is not there or not
-    Ratchet's. Raises DatapathError.
+    If its other end is in the panel too, takes the carrier of that end's cable, unless it is a former tunnel. Returns
+    False if it is not there or not Ratchet's. Raises DatapathError.
     """
     device = tunnel_named(channel, ifname)
     if device is None or not device.ours:
         return False
-    if device.local == device.remote:
+    if device.local == device.remote and not is_former(ifname):
         lower_other_end(channel, device, [link.device for link in links_of(channel, "vxlan")])
     spec = InterfaceSpec(panel.netns.path, ifname, (), device.mtu)
     return OpenPod(panel.netns, channel, spec).take_down(device)
