@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ratchet.cli.main import main
 from ratchet.core.model import State
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
@@ -217,3 +218,31 @@ def test_an_operation_on_a_link_in_direct_wiring_is_refused(cluster: Cluster, no
     wait_for("an Event", lambda: cluster.pods_with_event("OperationRefused") >= {x[1].pod.uid, y[1].pod.uid})
     assert cluster.pings(y[1], TO_X)
     operate(cluster, None)
+
+
+@both_nodes
+def test_links_are_operated_by_command(
+    cluster: Cluster, linked: tuple[Placed, Placed], capsys: pytest.CaptureFixture[str]
+) -> None:
+    x, y = linked
+
+    def ratchet(*arguments: str) -> str:
+        assert main([*arguments, "--kubeconfig", str(cluster.bed.access.kubeconfig)]) == 0
+        return capsys.readouterr().out
+
+    ratchet("link", "down", "x:in1", "-n", "default")
+    wait_for_carrier(cluster, False, x, y)
+    wait_for("the record", lambda: recorded(cluster) == "down")
+    assert "linked(down)" in ratchet("links")
+    (shown,) = json.loads(ratchet("link", "show", "y:in1", "-n", "default", "-o", "json"))
+    assert (shown["link"], shown["operation"]) == (LINK, "down")
+    ratchet("link", "cut", "y:in1", "--one-way", "-n", "default")
+    wait_for_carrier(cluster, True, x, y)
+    wait_for("the cut", lambda: recorded(cluster) == "cut from y:in1" and not cluster.carries(x[1], TO_Y, 100))
+    ratchet("link", "clear", "x:in1", "-n", "default")
+    wait_for("a ping", lambda: cluster.pings(x[1], TO_Y))
+    ratchet("link", "flap", "x:in1", "--times", "1", "--down", "300ms", "-n", "default")
+    wait_for("the record", lambda: (recorded(cluster) or "").startswith("flap 1 times"))
+    wait_for("a ping", lambda: cluster.pings(x[1], TO_Y))
+    ratchet("link", "up", "x:in1", "-n", "default")
+    wait_for("the record", lambda: recorded(cluster) is None)

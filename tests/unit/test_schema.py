@@ -42,7 +42,9 @@ def test_the_schema_is_a_valid_schema() -> None:
 
 def test_the_schema_accepts_the_examples_of_the_documentation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "topologies.md").read_text()
-    lab, hub, more = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml\n")[1:]]
+    lab, hub, more, _operations, _role = [
+        yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml\n")[1:]
+    ]
     assert schema_accepts("topology", yaml.safe_load(lab["data"]["links"]))
     assert schema_accepts("annotation", yaml.safe_load(hub["metadata"]["annotations"]["ratchet.links"]))
     assert schema_accepts("topology", more)
