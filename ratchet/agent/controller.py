@@ -96,6 +96,7 @@ class LinkController:
         self.lost_peers.forget(link)
         self.failures.forget(link)
         self.membership.forget(link)
+        self.operation_status.operations.forget(link)
 
     # Ends
 

@@ -111,6 +111,15 @@ class LinkOperations:
                 return before
             return active.operation.recorded(self._now() - timedelta(seconds=self._clock() - active.began))
 
+    def forget(self, link: str) -> None:
+        """Forget what was to be reported of a link of which this node no longer has an end.
+
+        An operation on it goes on: the pod may start again.
+        """
+        with self._lock:
+            for of_link in (self._refused, self._doubted, self._news):
+                of_link.pop(link, None)
+
     def take_news(self, link: str) -> list[News]:
         """What is to be announced of a link's operation, once."""
         with self._lock:
@@ -182,6 +191,8 @@ class LinkOperations:
     def _act(self, record: Link, active: ActiveOperation) -> Override:
         """What an operation that has begun makes of the link now. The link is reconciled again when that changes."""
         operation = active.operation
+        if self._refusal(record, operation):
+            return AS_DECLARED
         phase = phase_of(operation, self._clock() - active.began, sender_side(operation, record))
         if phase.ended and record.name not in self._ended:
             self._ended.add(record.name)

@@ -35,8 +35,8 @@ SIZE_MOST = 128 * 1024  # characters of all operations of a namespace
 ENTRIES_MOST = 1024
 BY_MOST = 128  # characters
 TIMES_MOST = 1_000_000
-# The shortest and the longest duration, in seconds: a shorter flap takes less than its writes to the kernel.
-LEAST_SECONDS, MOST_SECONDS = 0.01, 30 * 86_400.0
+# The shortest and the longest duration, in seconds. Each turn of a flap costs both nodes a pass over the link.
+LEAST_SECONDS, MOST_SECONDS = 0.05, 30 * 86_400.0
 FLAP_TIMES, FLAP_SECONDS = 5, 1.0  # without `times`, `down` and `up`
 _FLAP_FIELDS = ("times", "down", "up")
 _FIELDS = ("operation", "for", "from", *_FLAP_FIELDS, "by", "at")

@@ -382,7 +382,7 @@ def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> 
     ("arguments", "error"),
     [
         (["down", "r1"], 'invalid endpoint "r1": expected POD:INTERFACE, such as r1:eth1'),
-        (["down", "r1:eth1", "--for", "0s"], 'invalid duration "0s": expected 10ms to 720h'),
+        (["down", "r1:eth1", "--for", "0s"], 'invalid duration "0s": expected 50ms to 720h'),
         (["down", "r1:eth1", "--for", "-5s"], 'invalid duration "-5s"'),
         (["flap", "r1:eth1", "--times", "0"], 'invalid number "0": expected 1 to 1000000'),
         (["flap", "r1:eth1", "--times", "x"], 'invalid number "x"'),

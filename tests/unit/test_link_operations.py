@@ -230,6 +230,16 @@ def test_an_operation_that_cannot_act_is_refused(tmp_path: Path, operation: dict
     assert node.reasons() == []
 
 
+def test_an_operation_whose_sender_is_gone_does_nothing(node: Node) -> None:
+    """Another link of the same name may have other endpoints, and the operation that replaces it be invalid."""
+    node.set({"operation": "cut", "from": f"{wanted().pair.name}:in2"})
+    assert node.override() == Override(Verb.CUT, Side.PAIR)
+    node.records[LINK] = node.records[LINK].with_end(Side.PAIR, replace(wanted().pair, ifname="in3"))
+    node.set({"operation": "reboot"})
+
+    assert node.override() == AS_DECLARED
+
+
 def test_another_operation_replaces_the_first_one(node: Node) -> None:
     node.set(FOR_30)
     assert node.override() == DOWN
