@@ -1,5 +1,7 @@
 """Topologies of a namespace that are edited at random while its pods run, restart, and lose their agents.
 
+Operations on links come and go meanwhile. None outlives its removal.
+
 At each quiet point, every link is as a fresh start would make it, and no interface was replaced without a reason.
 """
 
@@ -16,6 +18,7 @@ import pytest
 
 from ratchet.core.intent import wanted_links
 from ratchet.core.model import State
+from ratchet.core.naming import record_name
 from ratchet.core.pod import Pod, Topology
 from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
@@ -127,6 +130,19 @@ class Lab:
         """Write a topology that cannot be read, in the middle of other edits. Its links stay as they are."""
         self.cluster.bed.edit_topology(f"lab-{self.dice.randrange(TOPOLOGIES)}", '- {endpoints: ["p0:e0", ')
 
+    def operate(self) -> None:
+        """Set other operations on some of the links. Those on direct links are refused."""
+        choices: list[dict[str, Any]] = [
+            {"operation": "down"},
+            {"operation": "down", "for": "200ms"},
+            {"operation": "cut"},
+            {"operation": "up"},
+            {"operation": "flap", "times": 3, "down": "100ms", "up": "100ms"},
+        ]
+        chosen = self.dice.sample(list(self.cables.values()), self.dice.randint(0, 20))
+        names = [record_name("default", *cable.ends) for cable in chosen]
+        self.cluster.bed.set_operations({name: json.dumps(self.dice.choice(choices)) for name in names})
+
     # Faults
 
     def kill_agent(self) -> None:
@@ -152,6 +168,7 @@ class Lab:
 
     def settle(self) -> None:
         self.declare()
+        self.cluster.bed.set_operations({})
         while self.down:
             self.cluster.bed.agents[self.down.pop()].start()
         wait_for("links as declared", self.is_settled, SECONDS)
@@ -178,6 +195,8 @@ class Lab:
         if records.keys() != wanted.keys():
             return False
         linked = all(derive(record) is State.LINKED for record in records.values())
+        if any(record.operation is not None for record in records.values()):
+            return False
         return linked and all(record.intends_the_same_as(wanted[name]) for name, record in records.items())
 
     def observe(self) -> dict[Endpoint, dict[str, Any]]:
@@ -236,6 +255,6 @@ def test_edited_links_are_as_if_new_and_no_other_interface_is_replaced(lab: Lab)
     lab.settle()
     for _ in range(ROUNDS):
         for _ in range(lab.dice.randint(1, 4)):
-            acts = [lab.edit, lab.edit, lab.edit, lab.break_off, lab.kill_agent, lab.restart_pod]
+            acts = [lab.edit, lab.edit, lab.edit, lab.operate, lab.break_off, lab.kill_agent, lab.restart_pod]
             lab.dice.choice(acts)()
         lab.settle()
