@@ -106,7 +106,9 @@ class Lab:
             {},
         ]
         if cable.wiring == "panel":
+            port = self.dice.choice([4790, 4793, 4796])
             choices += [{"state": "down"}, {"state": ["down", "up"]}, {"kind": "vxlan"}]
+            choices += [{"vxlan_port": port}, {"kind": "vxlan", "vxlan_port": port}]
         self.cables[cable.number] = replace(cable, settings=self.dice.choice(choices))
 
     def edit(self) -> None:
