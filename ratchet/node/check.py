@@ -12,6 +12,7 @@ from ratchet.core.carrier import panel_end_is_up
 from ratchet.core.differences import differences
 from ratchet.core.interface import Device, Observed, PatchWire, VethWire, VxlanWire, Wire, is_panel_wire
 from ratchet.core.kinds import Wiring
+from ratchet.core.model import Link
 from ratchet.core.wires import wire_of
 from ratchet.errors import (
     CheckFailedError,
@@ -20,6 +21,8 @@ from ratchet.errors import (
 )
 from ratchet.node.call import Call
 from ratchet.node.journal import HeldEnd, SandboxEntry
+from ratchet.node.overrides import NoOverrides
+from ratchet.node.record_writer import wall_clock
 
 if TYPE_CHECKING:
     from ratchet.store.interface import Store
@@ -30,7 +33,8 @@ API_SECONDS = 10.0
 def check(call: Call) -> None:
     """Verify what ADD created (SPEC.md, "CHECK").
 
-    A link whose peer has not joined passes, and an interface that its pod has set down.
+    A link whose peer has not joined passes, and an interface that its pod has set down. Without an agent, a link passes
+    on which an operation may act.
 
     Raises CheckFailedError with all differences, DelegateError with the failure of a delegate's CHECK.
     """
@@ -64,6 +68,8 @@ def _faults(call: Call, store: Store, entry: SandboxEntry, end: HeldEnd) -> tupl
     is_incomplete = record.kind is None or peer is None
     if sandbox is None or (record.wiring is Wiring.DIRECT if is_incomplete else not record.is_ready(side)):
         return ()
+    if _may_be_operated(call, record):
+        return ()
     there = call.journal.location(end.link, peer.container_id) if peer is not None and record.is_local else None
     if peer is not None and record.is_local and there is None:
         return (f"{end.link}: its peer's sandbox {peer.container_id} is not in this node's journal",)
@@ -83,6 +89,14 @@ def _faults(call: Call, store: Store, entry: SandboxEntry, end: HeldEnd) -> tupl
         return tuple(f"{end.link}: {fault}" for fault in differences(wire, _with_flushed(wire, observed)))
     except DatapathError as error:
         return (f"{end.link}: {error}",)
+
+
+def _may_be_operated(call: Call, record: Link) -> bool:
+    """Whether an operation may act on a link and the host knows of none: the agent, which does, may be restarting."""
+    operation = record.operation
+    if operation is None or not isinstance(call.overrides, NoOverrides):
+        return False
+    return operation.until is None or wall_clock() < operation.until
 
 
 def _with_flushed(wire: Wire, observed: Observed) -> Observed:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from ratchet.core.kinds import Kind, Wiring
 from ratchet.core.model import State
+from ratchet.core.operations import RecordedOperation
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
@@ -150,6 +153,20 @@ def test_check_reports_a_patch_that_somebody_has_removed(cluster: Cluster) -> No
         answer = check(cluster.a, primary)
     assert answer.status == 1
     assert "in1 leads to another interface than its peer" in answer.stdout
+
+
+@pytest.mark.daemonless
+def test_check_leaves_a_link_alone_on_which_an_operation_may_act(cluster: Cluster) -> None:
+    """The agent, which would know, may be restarting."""
+    primary, _ = wired_pair(cluster, cluster.a)
+    for device in panel_devices(cluster.a):
+        ip("netns", "exec", cluster.a.host.panel, "tc", "qdisc", "del", "dev", device, "clsact")
+    now = datetime.now(UTC)
+    for until, status in ((None, 0), (now + timedelta(hours=1), 0), (now - timedelta(hours=1), 1)):
+        record = cluster.bed.links()[LINK]
+        operation = RecordedOperation("1", "down", "alice", now - timedelta(hours=2), until)
+        cluster.bed.store.links.update(record, replace(record, operation=operation))
+        assert check(cluster.a, primary).status == status
 
 
 def test_many_cables_of_a_pod_go_with_one_del(cluster: Cluster) -> None:
