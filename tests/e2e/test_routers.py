@@ -60,7 +60,7 @@ def test_routers_keep_their_interface_and_daemons_while_their_neighbour_moves(
         print(f" [{MOVES} moves: {min(seconds):.1f}, {median(seconds):.1f}, {max(seconds):.1f} s]", flush=True)
 
 
-def test_running_routers_follow_edits_of_their_link(row: World) -> None:
+def test_running_routers_follow_edits_of_their_link_and_operations(row: World) -> None:
     before = wait_until_adjacent(row)
 
     row.apply(routers.topology(txqlen=500))
@@ -100,6 +100,21 @@ def test_running_routers_follow_edits_of_their_link(row: World) -> None:
     for name in SURVIVORS:
         assert ended[name].identity == before[name].identity
         assert carrier_changes(restored[name], ended[name]) == (0, 0)
+
+    row.ratchet("link", "down", "west:eth1", "-n", row.namespace, "--for", "5s")
+    wait_for("the loss of the adjacency", lambda: not observe(row, "west").is_adjacent, AT_ONCE)
+    assert "linked(down)" in row.ratchet("links", "-n", row.namespace)
+    operated = wait_until_adjacent(row)  # it ends by itself
+    for name, changes in (("west", (1, 1)), ("east", (0, 0))):
+        assert operated[name].identity == before[name].identity
+        assert carrier_changes(ended[name], operated[name]) == changes
+    wait_for("the Events", lambda: {"OperationStarted", "OperationEnded"} <= reasons(row, "west"))
+
+
+def reasons(world: World, name: str) -> set[str]:
+    """The reasons of a pod's Events."""
+    events = world.get("events", "--field-selector", f"involvedObject.name={name}")["items"]
+    return {event["reason"] for event in events}
 
 
 def move_transit(world: World, node: str, killed: str | None) -> None:
