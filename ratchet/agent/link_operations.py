@@ -87,6 +87,8 @@ class LinkOperations:
                 return
             self._known[namespace] = after
             self._note_seen(namespace, after, watched=change.watched)
+            for link in [one for one in held if self._records(one) is None and not self._is_set(one)]:
+                self._forget(link)
         for link in held | self._concerned(namespace, before, after):
             self._queue.enqueue_link(link)
 
@@ -112,13 +114,15 @@ class LinkOperations:
             return active.operation.recorded(self._now() - timedelta(seconds=self._clock() - active.began))
 
     def forget(self, link: str) -> None:
-        """Forget what was to be reported of a link of which this node no longer has an end.
+        """Forget what is known of a link of which this node no longer has an end.
 
-        An operation on it goes on: the pod may start again.
+        An operation on it goes on while it is set: the pod may start again.
         """
         with self._lock:
             for of_link in (self._refused, self._doubted, self._news):
                 of_link.pop(link, None)
+            if not self._is_set(link):
+                self._forget(link)
 
     def take_news(self, link: str) -> list[News]:
         """What is to be announced of a link's operation, once."""
@@ -211,6 +215,14 @@ class LinkOperations:
         self._forget(link)
         if active is not None:
             self._doubted[link] = active.operation.id, float("-inf")
+
+    def _is_set(self, link: str) -> bool:
+        """Whether the operation that has begun on a link is among those of its namespace, or may be."""
+        active = self._active.get(link)
+        known = self._known.get(active.namespace) if active is not None else None
+        if active is None or known is None or known.fault or known.invalid:
+            return active is not None
+        return any(one.id == active.operation.id for one in known.valid.values())
 
     def _forget(self, link: str) -> None:
         if self._active.pop(link, None) is not None:

@@ -263,6 +263,28 @@ def test_a_namespace_that_is_not_followed_any_more_has_no_operations(node: Node)
     assert list((node.folder / DIRECTORY).iterdir()) == []
 
 
+def files(node: Node) -> list[Path]:
+    folder = node.folder / DIRECTORY
+    return list(folder.iterdir()) if folder.exists() else []
+
+
+@pytest.mark.parametrize("record_is_gone", [True, False])
+def test_an_operation_that_is_removed_after_its_link_leaves_nothing(node: Node, record_is_gone: bool) -> None:
+    """The peer's end on another node may keep the record."""
+    node.set(FOR_30)
+    assert node.override() == DOWN
+    node.operations.forget(LINK)  # as the controller does when the node has no end any more
+    assert len(files(node)) == 1, "the pod may start again"
+    if record_is_gone:
+        del node.records[LINK]
+    node.set(None)
+    if not record_is_gone:
+        assert node.queued()
+        node.operations.forget(LINK)
+
+    assert files(node) == []
+
+
 def test_a_change_queues_the_links_that_it_concerns(node: Node) -> None:
     node.set(None, watched=False)
     node.set(FOR_30, key="default.x.in1.y.in1")
