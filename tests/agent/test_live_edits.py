@@ -383,6 +383,21 @@ def test_an_edit_of_the_port_is_made_before_the_link_breaks(cluster: Cluster, no
     assert [monitor.losses("in1") for monitor in monitors] == [0, 0]
 
 
+@pytest.mark.parametrize("node_of_y", ["a", "b"])
+def test_ports_that_change_quickly_lose_no_carrier(cluster: Cluster, node_of_y: str) -> None:
+    """Edits are taken back and replaced before both ends have followed them."""
+    x, y = linked(cluster, node_of_y, topology({"kind": "vxlan"}, "panel"))
+    with link_monitor(x[1].netns) as of_x, link_monitor(y[1].netns) as of_y:
+        for port in (4793, 4789, 4796, 4793, 4789, 4796):
+            cluster.bed.edit_topology("lab", topology({"kind": "vxlan", "vxlan_port": port}, "panel"))
+            wait_for("the edit", lambda port=port: cluster.bed.links()[LINK].encapsulation.vxlan_port == port)  # type: ignore[misc]
+        cluster.wait_until(State.LINKED, LINK)
+        made = {port} if node_of_y == "b" else set(ports_on_one_node(port))
+        wait_for("the tunnels", lambda: ports(cluster.a, cluster.b) == made)
+        wait_for("a ping", lambda: cluster.pings(x[1], TO_Y))
+    assert (of_x.losses("in1"), of_y.losses("in1")) == (0, 0)
+
+
 def test_an_edit_to_a_port_that_is_taken_leaves_the_link_as_it_is(cluster: Cluster) -> None:
     x, y = linked(cluster, "b", topology({}, "panel"))
     with netns.open_netns(netns_path(cluster.b.host.netns)) as opened, netns.inside(opened):

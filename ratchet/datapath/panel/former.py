@@ -4,7 +4,7 @@ The tunnel in use gets another name, and the new one is made beside it. The cabl
 former one until the peer is ready, and so takes from the new one. Then the former one is no longer used here, but the
 peer may still send into it: the sweep of the panel removes it (`leftovers`).
 
-Before Linux 6.2 an interface that is up cannot be renamed. Then the new tunnel replaces the former one at once.
+Before Linux 6.2 an interface that is up cannot be renamed, so the tunnel is down for a moment.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from errno import EBUSY, ENODEV
 from ratchet.core.interface import Device, VxlanWire
 from ratchet.datapath import messages
 from ratchet.datapath.panel.cables import OpenCable
-from ratchet.datapath.panel.devices import PanelDevice, device_named
+from ratchet.datapath.panel.devices import PanelDevice, device_named, down
 from ratchet.datapath.panel.patches import lead_to_each_other, observe_patch
 from ratchet.datapath.panel.tunnel_state import note_far_pod, tunnel_state
-from ratchet.datapath.panel.tunnels import panel_tunnel, take_down_tunnel
+from ratchet.datapath.panel.tunnels import panel_tunnel, take_down_tunnel, tunnel_named
+from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.errors import DatapathError
 
 
@@ -29,16 +30,32 @@ def keep_former(cable: OpenCable, wire: VxlanWire, end: PanelDevice) -> Device |
     tunnel = panel_tunnel(cable)
     if tunnel is None or not tunnel.ours or tunnel.vni != wire.vni or tunnel.port == wire.port:
         return None
-    if observe_patch(cable.channel, end.index).target != tunnel.index:
-        return None  # it was made for an earlier edit, and the cable sends into the former one
-    name = _name(cable)
-    take_down_tunnel(cable.panel, cable.channel, name)
+    in_use = observe_patch(cable.channel, end.index).target
+    if in_use == tunnel.index:
+        return tunnel if _replace(cable, _former_name(cable), tunnel) else None
+    # The tunnel was made for an earlier edit and never used. If that edit is taken back, the former one returns.
+    former = tunnel_named(cable.channel, _former_name(cable))
+    if former is not None and (former.index, former.vni, former.port) == (in_use, wire.vni, wire.port):
+        _replace(cable, tunnel.ifname, former)
+    return None
+
+
+def _replace(cable: OpenCable, name: str, tunnel: Device) -> bool:
+    """Give a tunnel of a cable another name, and delete the unused one that has it. Returns False if it is gone."""
+    take_down_tunnel(cable.panel, cable.channel, name, is_used=False)
     (answer,) = cable.channel.exchange(messages.named(tunnel.index, name))
-    if answer.refusal is None:
-        return tunnel
-    if answer.refusal.errno in (EBUSY, ENODEV):
-        return None
-    raise DatapathError(f"cannot rename the tunnel of {cable.ifname}: {answer.refusal.strerror}") from answer.refusal
+    refusal = answer.refusal
+    if refusal is not None and refusal.errno == EBUSY:
+        refusal = rename_while_down(cable.channel, tunnel.index, name)
+    if refusal is None or refusal.errno == ENODEV:
+        return refusal is None
+    raise DatapathError(f"cannot rename the tunnel of {cable.ifname}: {refusal.strerror}") from refusal
+
+
+def rename_while_down(channel: Channel, index: int, name: str) -> RefusedError | None:
+    """Set a device down, rename it and set it up, in one exchange. Returns the kernel's refusal of the name, if any."""
+    _, renamed, _ = channel.exchange(down(index), messages.named(index, name), messages.up(index))
+    return renamed.refusal
 
 
 def note_as_former(cable: OpenCable, tunnel: Device, former: Device) -> None:
@@ -49,7 +66,7 @@ def note_as_former(cable: OpenCable, tunnel: Device, former: Device) -> None:
 
 def sends_into_former(cable: OpenCable, end: PanelDevice) -> bool:
     """Whether a cable sends into its former tunnel. `end` is its end in the panel. Raises DatapathError."""
-    former = device_named(cable.channel, _name(cable))
+    former = device_named(cable.channel, _former_name(cable))
     return former is not None and observe_patch(cable.channel, end.index).target == former.index
 
 
@@ -64,5 +81,5 @@ def is_patched(cable: OpenCable, wire: VxlanWire, end: PanelDevice, tunnel: int)
     return takes and sends_into_former(cable, end)
 
 
-def _name(cable: OpenCable) -> str:
+def _former_name(cable: OpenCable) -> str:
     return cable.slot.former(cable.pod.spec.index)

@@ -115,16 +115,16 @@ def remove_panel_tunnel(cable: OpenCable) -> bool:
     return take_down_tunnel(cable.panel, cable.channel, cable.slot.tunnel(cable.pod.spec.index))
 
 
-def take_down_tunnel(panel: Panel, channel: Channel, ifname: str) -> bool:
+def take_down_tunnel(panel: Panel, channel: Channel, ifname: str, *, is_used: bool = True) -> bool:
     """Delete a tunnel, and its place in the guard. `channel` is in the panel.
 
-    If its other end is in the panel too, takes the carrier of that end's cable, unless it is a former tunnel. Returns
-    False if it is not there or not Ratchet's. Raises DatapathError.
+    If its other end is in the panel too, takes the carrier of that end's cable, unless it is a former tunnel, or the
+    link does not use it yet. Returns False if it is not there or not Ratchet's. Raises DatapathError.
     """
     device = tunnel_named(channel, ifname)
     if device is None or not device.ours:
         return False
-    if device.local == device.remote and not is_former(ifname):
+    if is_used and device.local == device.remote and not is_former(ifname):
         lower_other_end(channel, device, [link.device for link in links_of(channel, "vxlan")])
     spec = InterfaceSpec(panel.netns.path, ifname, (), device.mtu)
     return OpenPod(panel.netns, channel, spec).take_down(device)
