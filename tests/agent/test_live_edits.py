@@ -393,7 +393,8 @@ def test_ports_that_change_quickly_lose_no_carrier(cluster: Cluster, node_of_y: 
             wait_for("the edit", lambda port=port: cluster.bed.links()[LINK].encapsulation.vxlan_port == port)  # type: ignore[misc]
         cluster.wait_until(State.LINKED, LINK)
         made = {port} if node_of_y == "b" else set(ports_on_one_node(port))
-        wait_for("the tunnels", lambda: ports(cluster.a, cluster.b) == made)
+        nodes = [cluster.bed.kubelets[node] for node in sorted({"a", node_of_y})]
+        wait_for("the tunnels", lambda: ports(*nodes) == made)
         wait_for("a ping", lambda: cluster.pings(x[1], TO_Y))
     assert (of_x.losses("in1"), of_y.losses("in1")) == (0, 0)
 
